@@ -1,0 +1,116 @@
+//! Error codes: numbers that are never used again for anything else.
+
+use crate::proto;
+
+/// What went wrong, and with that what the client should do. The numbers also close streams and connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum Code {
+    /// The router failed; the log says more. Retry later.
+    Internal = 1,
+    /// Bytes that are no frame, or a frame that does not belong there. A bug in the client.
+    Protocol = 2,
+    /// A frame over its limit.
+    TooLarge = 3,
+    /// No version in common.
+    Version = 4,
+    /// Sent beyond the credit.
+    Credit = 5,
+    /// Too slow with the handshake, `Hello` or a stream's first frame.
+    Timeout = 6,
+    /// More streams, publishers or sessions than allowed. Retry later.
+    Busy = 7,
+    /// The router stops or restarts. Reconnect.
+    Stopping = 8,
+    /// A feature that this router does not have.
+    Unsupported = 9,
+    /// The client goes away as it should.
+    Goodbye = 10,
+    /// Not allowed to do that.
+    Forbidden = 11,
+
+    /// A message that breaks a rule: subject, header, key, id.
+    InvalidMessage = 32,
+    /// No queue and no route takes the subject.
+    NoQueue = 33,
+    /// The store cannot take messages now. Retry later.
+    Unavailable = 34,
+
+    /// There is no such queue.
+    UnknownQueue = 48,
+    /// There is no such subscription.
+    UnknownSubscription = 49,
+    /// A reject where there is no dead-letter queue to take it.
+    NoDeadLetter = 50,
+
+    /// No such admin method, or arguments or names that do not fit a call.
+    InvalidCall = 64,
+}
+
+impl Code {
+    /// Every code.
+    pub const ALL: [Self; 18] = [
+        Self::Internal,
+        Self::Protocol,
+        Self::TooLarge,
+        Self::Version,
+        Self::Credit,
+        Self::Timeout,
+        Self::Busy,
+        Self::Stopping,
+        Self::Unsupported,
+        Self::Goodbye,
+        Self::Forbidden,
+        Self::InvalidMessage,
+        Self::NoQueue,
+        Self::Unavailable,
+        Self::UnknownQueue,
+        Self::UnknownSubscription,
+        Self::NoDeadLetter,
+        Self::InvalidCall,
+    ];
+
+    /// The code with this number; none for one of a later version.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| *code as u32 == number)
+    }
+
+    /// Whether the same request may succeed later.
+    pub fn is_retryable(self) -> bool {
+        matches!(self, Self::Internal | Self::Timeout | Self::Busy | Self::Stopping | Self::Unavailable)
+    }
+
+    /// An error frame's header with this code.
+    pub fn error(self, text: impl Into<String>) -> proto::Error {
+        let mut text = text.into();
+        truncate(&mut text, crate::limits::TEXT_BYTES_MAX);
+        proto::Error { code: self as u32, retryable: self.is_retryable(), after_ms: 0, text }
+    }
+}
+
+/// Cuts a text to at most so many bytes, at a character's boundary.
+pub fn truncate(text: &mut String, bytes_max: usize) {
+    if text.len() > bytes_max {
+        text.truncate((0..=bytes_max).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_are_unique() {
+        for code in Code::ALL {
+            assert_eq!(Code::from_number(code as u32), Some(code));
+        }
+        assert_eq!(Code::from_number(0), None);
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let mut text = "aé".repeat(3);
+        truncate(&mut text, 5);
+        assert_eq!(text, "aéa");
+    }
+}
