@@ -1,0 +1,204 @@
+//! Publishers: messages in, receipts out, any number of them under way.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+
+use quipu_protocol::{MessageError, proto};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::error::{Lost, Refusal};
+use crate::link::Shared;
+use crate::message::{Encoded, OutgoingMessage};
+use crate::stream::OpenError;
+
+mod driver;
+mod window;
+
+/// Publishes that the task may not have looked at yet.
+const COMMANDS_MAX: usize = 1_024;
+
+/// Least that one message counts among the pending bytes: what it costs beside its content, and some more, so that the
+/// bytes bound the number of messages too.
+const PENDING_BYTES_MIN: usize = 1 << 10;
+
+/// How a publisher works.
+#[derive(Debug, Clone)]
+pub struct PublisherOptions {
+    /// Whether messages without an id get one (a UUID, version 7), so that what is sent again after a lost connection
+    /// is not stored twice. Without, such messages fail then with [`ReceiptError::Ambiguous`]. Default true.
+    pub ids: bool,
+    /// Most bytes of messages without a receipt, each counted with at least 1 KiB; [`Publisher::publish`] waits
+    /// beyond. Default 16 MiB, hence at most 16,384 messages. One larger message is let through alone.
+    pub pending_bytes_max: usize,
+}
+
+/// Publishes messages in order. Cheap; to be used from one task or many.
+///
+/// Dropping it is [`close`](Self::close) without waiting: what was published is still sent, and receipts still come.
+pub struct Publisher {
+    commands: mpsc::Sender<Command>,
+    room: Arc<Semaphore>,
+    options: PublisherOptions,
+    payload_bytes_max: usize,
+    lost: Arc<OnceLock<Lost>>,
+}
+
+/// The receipt of one message: a future. Dropping it does not take the message back.
+#[must_use = "a message without a receipt may not be stored"]
+#[derive(Debug)]
+pub struct PendingReceipt {
+    answer: oneshot::Receiver<Result<Receipt, ReceiptError>>,
+    lost: Arc<OnceLock<Lost>>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receipt {
+    /// In these queues, as durably as they promise.
+    Stored(Vec<Position>),
+    /// Published before, under the same subject and id; where it went then.
+    ///
+    /// A message whose id is of this library's making is never that: sent again, it counts as stored.
+    Duplicate(Vec<Position>),
+    /// Taken by inline routes, none of which stored anything.
+    Routed,
+}
+
+/// A message's place in a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The queue.
+    pub queue: String,
+    /// 0 is the first message ever appended.
+    pub offset: u64,
+}
+
+/// Why a message is not published.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// It breaks a rule of messages.
+    #[error(transparent)]
+    Invalid(#[from] MessageError),
+    /// The publisher works no more.
+    #[error(transparent)]
+    Lost(#[from] Lost),
+}
+
+/// Why a message has no receipt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReceiptError {
+    /// The router refuses this message; nothing of it is stored. Those after it go on.
+    #[error("the router refuses the message: {0}")]
+    Refused(Refusal),
+    /// The connection was lost before the receipt, and the message has no id under which it could be sent again: it
+    /// may be stored, or not.
+    #[error("the connection was lost before the receipt: the message may be stored, or not")]
+    Ambiguous,
+    /// The publisher works no more. The message may be stored, or not.
+    #[error("no receipt: {0}")]
+    Lost(#[from] Lost),
+}
+
+enum Command {
+    Publish { message: Encoded, waiter: Waiter },
+    Flush(oneshot::Sender<()>),
+    Close(oneshot::Sender<()>),
+}
+
+/// Who gets a message's receipt, and the room that the message takes until then.
+struct Waiter {
+    answer: oneshot::Sender<Result<Receipt, ReceiptError>>,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> Self {
+        Self { ids: true, pending_bytes_max: 16 << 20 }
+    }
+}
+
+impl Publisher {
+    pub(crate) async fn open(shared: Arc<Shared>, options: PublisherOptions) -> Result<Self, OpenError> {
+        let session = shared.session().await?;
+        let opened = driver::open(&session, shared.config.open_timeout).await?;
+        let payload_bytes_max = session.limits.payload_bytes;
+        let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+        let lost = Arc::new(OnceLock::new());
+        tokio::spawn(driver::run(shared, receiver, lost.clone(), opened));
+        let room = Arc::new(Semaphore::new(options.pending_bytes_max.clamp(PENDING_BYTES_MIN, u32::MAX as usize)));
+        Ok(Self { commands, room, options, payload_bytes_max, lost })
+    }
+
+    /// Hands a message over for sending. Waits only while too much is pending.
+    ///
+    /// Messages are sent in the order in which this was first polled. Cancelling publishes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] where the message breaks a rule, or the publisher works no more.
+    pub async fn publish(&self, message: impl Into<OutgoingMessage>) -> Result<PendingReceipt, PublishError> {
+        let message = message.into().encode(self.options.ids, self.payload_bytes_max)?;
+        let bytes = (message.header.len() + message.payload.len()).max(PENDING_BYTES_MIN);
+        let bytes = u32::try_from(bytes.min(self.options.pending_bytes_max.max(PENDING_BYTES_MIN))).unwrap_or(u32::MAX);
+        let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| self.reason())?;
+        let (answer, receipt) = oneshot::channel();
+        let publish = Command::Publish { message, waiter: Waiter { answer, _room: room } };
+        self.commands.send(publish).await.map_err(|_| self.reason())?;
+        Ok(PendingReceipt { answer: receipt, lost: self.lost.clone() })
+    }
+
+    /// Waits until everything published so far has its receipt, whatever that says.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`] where the publisher works no more.
+    pub async fn flush(&self) -> Result<(), Lost> {
+        self.ask(Command::Flush).await
+    }
+
+    /// Waits until everything published has its receipt, and ends the stream.
+    ///
+    /// Cancelling goes on with it in the background.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`] where receipts are missing.
+    pub async fn close(self) -> Result<(), Lost> {
+        self.ask(Command::Close).await
+    }
+
+    async fn ask(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) -> Result<(), Lost> {
+        let (done, answer) = oneshot::channel();
+        self.commands.send(command(done)).await.map_err(|_| self.reason())?;
+        answer.await.map_err(|_| self.reason())
+    }
+
+    fn reason(&self) -> Lost {
+        self.lost.get().cloned().unwrap_or(Lost::Closed)
+    }
+}
+
+impl fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Publisher").field("options", &self.options).field("lost", &self.lost).finish_non_exhaustive()
+    }
+}
+
+impl Future for PendingReceipt {
+    type Output = Result<Receipt, ReceiptError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.answer).poll(cx).map(|answer| {
+            answer.unwrap_or_else(|_| Err(ReceiptError::Lost(self.lost.get().cloned().unwrap_or(Lost::Closed))))
+        })
+    }
+}
+
+impl From<proto::Position> for Position {
+    fn from(position: proto::Position) -> Self {
+        Self { queue: position.queue, offset: position.offset }
+    }
+}

@@ -1,0 +1,235 @@
+//! The task of one publisher: it owns the window, and moves from stream to stream as connections come and go.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use quipu_protocol::frame::{Body, Frame};
+use quipu_protocol::proto;
+use tokio::sync::{mpsc, oneshot};
+
+use super::window::Window;
+use super::{COMMANDS_MAX, Command, ReceiptError, Waiter};
+use crate::error::Lost;
+use crate::link::{Link, Session, Shared};
+use crate::retry::Retry;
+use crate::stream::{Broken, OpenError, Setback, Stream, StreamError};
+
+/// Bytes encoded ahead of what the stream takes: one write for many small messages.
+const AHEAD_BYTES: usize = 128 << 10;
+
+/// Commands looked at between two writes.
+const COMMANDS_AT_ONCE: usize = 128;
+
+/// A publisher's stream, as the router opened it.
+pub(super) struct Open {
+    stream: Stream,
+    opened: proto::Opened,
+}
+
+pub(super) async fn open(session: &Session, wait: Duration) -> Result<Open, OpenError> {
+    let mut stream = Stream::open(session, proto::OpenPublisher::default().into(), wait).await?;
+    match stream.answer(wait).await?.body {
+        // So far on that counting would end is no sequence.
+        Body::Opened(opened) if opened.last_sequence < u64::MAX / 2 => Ok(Open { stream, opened }),
+        other => Err(Lost::Protocol(format!("{} in answer to OpenPublisher", other.name())).into()),
+    }
+}
+
+pub(super) async fn run(shared: Arc<Shared>, commands: mpsc::Receiver<Command>, lost: Arc<OnceLock<Lost>>, open: Open) {
+    let retry = Retry::new(shared.clone());
+    let mut driver = Driver {
+        shared,
+        commands,
+        window: Window::new(),
+        flushes: VecDeque::new(),
+        closers: Vec::new(),
+        closing: false,
+        retry,
+    };
+    let reason = driver.streams(open).await;
+    driver.end(&reason, &lost).await;
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    window: Window<Waiter>,
+    /// Who waits until every message before this ordinal is answered.
+    flushes: VecDeque<(u64, oneshot::Sender<()>)>,
+    closers: Vec<oneshot::Sender<()>>,
+    /// No more commands come.
+    closing: bool,
+    retry: Retry,
+}
+
+impl Driver {
+    /// Goes from stream to stream until there is nothing left to do, or no way to do it.
+    async fn streams(&mut self, mut open: Open) -> Lost {
+        loop {
+            let session = open.stream.session.clone();
+            let broken = match self.stream(open).await {
+                Ok(()) => None,
+                Err(Broken::Retry(setback)) => Some(setback),
+                Err(Broken::Final(lost)) => return lost,
+            };
+            if broken.is_some() {
+                self.take_back();
+            }
+            if self.closing && self.window.is_empty() {
+                return Lost::Closed;
+            }
+            open = match self.reopen(session, broken).await {
+                Ok(open) => open,
+                Err(lost) => return lost,
+            };
+        }
+    }
+
+    /// Works on one stream until it is ended as it should be, because all is done or the connection goes away.
+    async fn stream(&mut self, open: Open) -> Result<(), Broken> {
+        let Open { mut stream, opened } = open;
+        self.window.opened(opened);
+        let mut link = self.shared.link.clone();
+        let leaving = link.wait_for(|link| !matches!(link, Link::Up(_)));
+        tokio::pin!(leaving);
+        let (mut frames, mut commands) = (Vec::new(), Vec::new());
+        let (mut left, mut stopping, mut ended) = (false, false, false);
+        loop {
+            while !stopping && stream.writer.waiting_bytes() < AHEAD_BYTES && self.window.send(stream.writer.buffer()) {
+            }
+            let done = if stopping { self.window.sent() == 0 } else { self.closing && self.window.is_empty() };
+            if done && !ended {
+                ended = true;
+                stream.writer.push(proto::End {});
+            }
+            if ended {
+                stream.writer.finish_once_written();
+            }
+            let waiting = stream.writer.waiting_bytes();
+            tokio::select! {
+                biased;
+                more = stream.frames.next_many(&mut frames) => {
+                    if more == 0 {
+                        return Err(Broken::ended(None));
+                    }
+                    for frame in frames.drain(..) {
+                        if self.frame(frame, ended)? {
+                            return Ok(());
+                        }
+                    }
+                }
+                gone = &mut leaving, if !left => {
+                    left = true;
+                    match gone.as_deref() {
+                        // What was handed over before is still sent.
+                        Ok(Link::Closing) => self.commands.close(),
+                        _ => stopping = true,
+                    }
+                }
+                more = self.commands.recv_many(&mut commands, COMMANDS_AT_ONCE),
+                    if !stopping && !self.closing && waiting < AHEAD_BYTES =>
+                {
+                    self.closing = more == 0;
+                    commands.drain(..).for_each(|command| self.command(command));
+                }
+                written = stream.writer.write_some(), if waiting > 0 => {
+                    written.map_err(Broken::from)?;
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Publish { message, waiter } => self.window.push(message, waiter),
+            Command::Flush(done) => self.flushes.push_back((self.window.pushed(), done)),
+            Command::Close(done) => {
+                self.closers.push(done);
+                // What was handed over before still comes out of it, and then its end.
+                self.commands.close();
+            }
+        }
+        self.answer_flushes();
+    }
+
+    /// Whether it was the router's `End`, in answer to ours.
+    fn frame(&mut self, frame: Result<Frame, StreamError>, ended: bool) -> Result<bool, Broken> {
+        let frame = frame.map_err(|e| Broken::ended(Some(&e)))?;
+        match frame.body {
+            Body::Receipt(receipt) => {
+                let answers = self.window.receipt(receipt).map_err(|e| Broken::Final(Lost::Protocol(e.0)))?;
+                for (waiter, answer) in answers {
+                    // Not everyone waits for receipts.
+                    waiter.answer.send(answer).ok();
+                }
+                self.retry.worked();
+                self.answer_flushes();
+            }
+            Body::Credit(total) => self.window.grant(total),
+            Body::Error(error) => return Err(Broken::refused(error.into())),
+            Body::End(_) if ended && self.window.sent() == 0 => return Ok(true),
+            Body::End(_) => return Err(Broken::Retry(String::from("the router ended the publisher").into())),
+            _ => return Err(Broken::unexpected(&frame)),
+        }
+        Ok(false)
+    }
+
+    fn answer_flushes(&mut self) {
+        let answered = self.window.answered_before();
+        while let Some((_, done)) = self.flushes.pop_front_if(|(before, _)| *before <= answered) {
+            // Who asked may wait no longer.
+            done.send(()).ok();
+        }
+    }
+
+    /// What was sent on a lost stream waits to be sent again.
+    fn take_back(&mut self) {
+        for waiter in self.window.lost() {
+            // Not everyone waits for receipts.
+            waiter.answer.send(Err(ReceiptError::Ambiguous)).ok();
+        }
+        self.answer_flushes();
+    }
+
+    /// A stream on the connection there is, or on the next.
+    async fn reopen(&mut self, mut session: Session, mut broken: Option<Setback>) -> Result<Open, Lost> {
+        loop {
+            if let Some(setback) = broken {
+                self.retry.failed(&session, &setback).await?;
+            }
+            session = self.shared.session().await?;
+            broken = match open(&session, self.shared.config.open_timeout).await {
+                Ok(open) => return Ok(open),
+                Err(OpenError::Refused(refusal)) if refusal.retryable => Some((&refusal).into()),
+                Err(OpenError::Refused(refusal)) => return Err(Lost::Refused(refusal)),
+                Err(OpenError::Lost(lost)) => return Err(lost),
+                Err(e) => Some(e.to_string().into()),
+            };
+        }
+    }
+
+    /// Tells everyone who waits.
+    async fn end(mut self, reason: &Lost, lost: &OnceLock<Lost>) {
+        // Said first, so that whoever finds the channel closed finds the reason too.
+        lost.set(reason.clone()).ok();
+        self.commands.close();
+        let finished = self.window.is_empty() && self.closing;
+        for waiter in self.window.into_waiters() {
+            waiter.answer.send(Err(ReceiptError::Lost(reason.clone()))).ok();
+        }
+        if finished {
+            for done in self.closers.drain(..) {
+                done.send(()).ok();
+            }
+        }
+        let mut commands = Vec::new();
+        while self.commands.recv_many(&mut commands, COMMANDS_MAX).await > 0 {
+            for command in commands.drain(..) {
+                if let Command::Publish { waiter, .. } = command {
+                    waiter.answer.send(Err(ReceiptError::Lost(reason.clone()))).ok();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The client against a scripted router: real QUIC on port 0, frames said one by one.
+
+mod calling;
+mod connecting;
+mod document;
+mod leaving;
+mod publishing;
+mod router;
+mod subscribing;
