@@ -1,0 +1,175 @@
+//! Commits: the only way in which the state changes.
+//!
+//! A commit is a plain value. Times, ids and offsets are in it, so that applying it anywhere, at any time, gives the
+//! same state. Its serialised form is what the journal holds; a variant's position and a field's type never change.
+
+use std::fmt;
+
+use bytes::Bytes;
+use quipu_protocol::SubjectPattern;
+use serde::{Deserialize, Serialize};
+
+/// Everything that one sync makes durable.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Commit {
+    /// Unix milliseconds; never less than in the commit before.
+    pub time_ms: u64,
+    /// In order. An append may refer to the payload of a message that a later operation of this commit settles.
+    pub operations: Vec<Operation>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Operation {
+    /// Makes a queue, or gives the one with this id a new definition.
+    DefineQueue(QueueDefinition),
+    /// Makes a subscription that has everything settled below `floor`.
+    DefineSubscription {
+        /// Its number, never used again.
+        id: SubscriptionId,
+        /// What it reads.
+        queue: QueueId,
+        /// Unique in its queue.
+        name: String,
+        /// The first offset it may get.
+        floor: Offset,
+    },
+    /// Puts a message into queues, once in the commit for all of them.
+    Append {
+        /// A `MessageHeader`.
+        header: Bytes,
+        /// The payload, or where it is already.
+        payload: Payload,
+        /// Which queues, and at which offset.
+        places: Vec<(QueueId, Offset)>,
+        /// Set where duplicates are looked for.
+        dedup: Option<DedupKey>,
+    },
+    /// A subscription is done with a message.
+    Settle {
+        /// Whose message.
+        subscription: SubscriptionId,
+        /// Which one.
+        offset: Offset,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// An attempt failed.
+    Attempt {
+        /// Whose message.
+        subscription: SubscriptionId,
+        /// Which one.
+        offset: Offset,
+        /// How many failed so far.
+        attempts: u32,
+    },
+}
+
+/// What a queue is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct QueueDefinition {
+    /// Its number, never used again.
+    pub id: QueueId,
+    /// Its name, which is also one of its subjects.
+    pub name: String,
+    /// What it takes besides.
+    pub subjects: Vec<SubjectPattern>,
+    /// After so many failed attempts a message goes to the dead-letter queue; 0: never.
+    pub attempts_max: u32,
+    /// Milliseconds before the second attempt, the third, …; the last one goes on.
+    pub backoff_ms: Vec<u64>,
+    /// The queue for dead letters, made when the first one dies.
+    pub dead_letter: Option<String>,
+}
+
+/// The payload of an appended message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Payload {
+    /// Here.
+    Inline(Bytes),
+    /// That of a message which is unsettled until this commit, or which this commit appended before.
+    Of(QueueId, Offset),
+}
+
+impl Default for Payload {
+    fn default() -> Self {
+        Self::Inline(Bytes::new())
+    }
+}
+
+/// What a subscription did with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Processed.
+    Acked,
+    /// Refused by a route's `when`.
+    Filtered,
+    /// Dropped by a plugin.
+    Dropped,
+    /// Given up: it is in a dead-letter queue now.
+    DeadLettered,
+}
+
+/// A message as it rests: its header encoded, its payload beside it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stored {
+    /// A `MessageHeader`.
+    pub header: Bytes,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+impl Stored {
+    /// Bytes of memory or disk, near enough.
+    pub fn size(&self) -> usize {
+        self.header.len() + self.payload.len() + 64
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stored({} + {} bytes)", self.header.len(), self.payload.len())
+    }
+}
+
+/// Number of a queue within the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct QueueId(pub u32);
+
+/// Number of a subscription within the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SubscriptionId(pub u32);
+
+/// Position in one queue; 0 is the first message ever appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// The position after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl fmt::Display for Offset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// First 16 bytes of the BLAKE3 hash of subject and id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct DedupKey(pub [u8; 16]);
+
+impl DedupKey {
+    /// The key of a message id on a subject.
+    pub fn new(subject: &str, id: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        // No subject holds a zero byte, so the two cannot run into each other.
+        hasher.update(subject.as_bytes()).update(&[0]).update(id.as_bytes());
+        let mut key = [0; 16];
+        key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        Self(key)
+    }
+}

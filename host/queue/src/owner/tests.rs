@@ -1,0 +1,179 @@
+//! The owner with a journal that fails, fills up or waits when it is told to.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quipu_protocol::{Message, MessageId, Subject};
+
+use super::*;
+use crate::commit::DedupKey;
+use crate::dedup::{Dedup, Entry, WINDOW_MS};
+use crate::plan::{Published, QueueSettings, Receipt, Settlement};
+use crate::store::{Start, Store};
+use crate::{Outcome, QueueInfo};
+
+/// Asks `before` about each append, with the record's sequence and the last one released.
+struct Scripted<F> {
+    before: F,
+    last: u64,
+    released: Arc<AtomicU64>,
+}
+
+impl<F: FnMut(u64, u64) -> Result<(), JournalError> + Send> Journal for Scripted<F> {
+    fn append(&mut self, sequence: u64, _: &[u8]) -> Result<(), JournalError> {
+        assert_eq!(sequence, self.last + 1);
+        (self.before)(sequence, self.released.load(Ordering::Acquire))?;
+        self.last = sequence;
+        Ok(())
+    }
+
+    fn release(&mut self, through: u64) {
+        assert!(through <= self.last);
+        self.released.store(through, Ordering::Release);
+    }
+
+    fn body_bytes_max(&self) -> usize {
+        1 << 20
+    }
+
+    fn bytes(&self) -> u64 {
+        8 << 20
+    }
+}
+
+fn store(
+    directory: &std::path::Path,
+    before: impl FnMut(u64, u64) -> Result<(), JournalError> + Send + 'static,
+) -> (Store, Arc<AtomicU64>) {
+    store_of(directory, State::default(), before)
+}
+
+fn store_of(
+    directory: &std::path::Path,
+    state: State,
+    before: impl FnMut(u64, u64) -> Result<(), JournalError> + Send + 'static,
+) -> (Store, Arc<AtomicU64>) {
+    let released = Arc::default();
+    let parts = Parts {
+        state,
+        sequence: 0,
+        store_id: [1; 16],
+        checkpoints: Checkpoints::open(&directory.join("state.redb")).expect("a state file"),
+        journal: Box::new(Scripted { before, last: 0, released: Arc::clone(&released) }),
+        memory_bytes: 0,
+        lock: File::create(directory.join("LOCK")).expect("a file"),
+    };
+    (Store::start(parts).expect("threads"), released)
+}
+
+fn settings(name: &str) -> QueueSettings {
+    QueueSettings::new(Subject::new(name).expect("a subject"))
+}
+
+fn published(to: &str, id: &str) -> Vec<Published> {
+    let id = MessageId::new(id).expect("an id");
+    vec![Published::new(&Message::new(id, Subject::new(to).expect("a subject"), "payload"), true)]
+}
+
+async fn info(store: &Store) -> Vec<QueueInfo> {
+    store.queues().await.expect("a store")
+}
+
+/// A journal that writes its next record when it gets leave to.
+fn gated() -> (blocking::SyncSender<()>, impl FnMut(u64, u64) -> Result<(), JournalError> + Send) {
+    let (leave, gate) = blocking::sync_channel(64);
+    let gate = Mutex::new(gate);
+    let before = move |_, _| {
+        gate.lock().expect("no panic").recv().expect("leave");
+        Ok(())
+    };
+    (leave, before)
+}
+
+#[tokio::test]
+async fn a_failed_journal_ends_acknowledgements_for_good() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (store, _) = store(directory.path(), |sequence, _| match sequence {
+        3 => Err(JournalError::Io { path: "000.journal".into(), source: io::Error::other("gone") }),
+        _ => Ok(()),
+    });
+    store.define_queue(settings("q")).await.expect("a queue");
+    assert!(store.publish(published("q", "a")).await.expect("a store")[0].is_ok());
+    let failed = store.publish(published("q", "b")).await.expect_err("the journal failed");
+    assert_eq!(failed.to_string(), "the store takes nothing more: journal 000.journal: gone");
+    assert_eq!(store.publish(published("q", "c")).await, Err(failed.clone()));
+    assert_eq!(store.define_queue(settings("r")).await, Err(failed.clone()));
+    assert!(store.subscribe("q", "s", Start::First, |_| {}).await.is_err());
+    assert!(store.queues().await.is_err());
+    assert_eq!(store.stop().await, Err(failed));
+}
+
+#[tokio::test]
+async fn a_full_journal_waits_for_a_checkpoint_and_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let full = |sequence, released| if sequence > released + 3 { Err(JournalError::Full) } else { Ok(()) };
+    let (store, released) = store(directory.path(), full);
+    store.define_queue(settings("q")).await.expect("a queue");
+    for n in 0..20 {
+        let receipt = store.publish(published("q", &n.to_string())).await.expect("a store").remove(0);
+        assert_eq!(receipt, Ok(Receipt::Stored(vec![("q".into(), Offset(n))])));
+    }
+    assert!(released.load(Ordering::Acquire) >= 18);
+    assert_eq!(info(&store).await[0].next_offset, 20);
+    store.stop().await.expect("a clean stop");
+}
+
+/// The settlement is gathered while the journal has another commit; the consumer goes before it is planned.
+#[tokio::test]
+async fn a_settlement_that_was_sent_holds_though_its_consumer_goes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (leave, before) = gated();
+    let (store, _) = store(directory.path(), before);
+    (0..3).for_each(|_| leave.send(()).expect("room"));
+    store.define_queue(settings("q")).await.expect("a queue");
+    store.publish(published("q", "a")).await.expect("a store");
+    let (sender, mut deliveries) = mpsc::channel(8);
+    let sink = move |batch| drop(sender.try_send(batch));
+    let consumer = store.subscribe("q", "s", Start::First, sink).await.expect("a consumer");
+    consumer.credit(8).await.expect("a store");
+    let token = deliveries.recv().await.expect("a delivery")[0].token;
+    let busy = store.submit(published("q", "b")).await.expect("a store");
+    let settle = |token| vec![Settle { token, settlement: Settlement::Done(Outcome::Acked), outputs: Vec::new() }];
+    let settled = consumer.submit_settle(settle(token)).await.expect("a store");
+    let again = consumer.submit_settle(settle(token)).await.expect("a store");
+    drop(consumer);
+    assert_eq!(info(&store).await[0].subscriptions[0].in_flight, 1);
+    (0..2).for_each(|_| leave.send(()).expect("room"));
+    busy.await.expect("an answer").expect("a store");
+    assert_eq!(settled.await.expect("an answer"), Ok(vec![Ok(())]));
+    assert_eq!(again.await.expect("an answer"), Ok(vec![Err(SettleError::Stale)]));
+    let subscription = &info(&store).await[0].subscriptions[0];
+    assert_eq!((subscription.counts.acked, subscription.in_flight, subscription.waiting), (1, 0, 1));
+    store.stop().await.expect("a clean stop");
+}
+
+#[tokio::test]
+async fn publishers_wait_for_room_in_the_dedup_window() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut state = State::default();
+    state.dedup = Dedup::with_room_for(2);
+    // One id leaves the window in half a second, the other not while this test runs.
+    let now_ms = now_ms();
+    for (id, age_ms) in [("old", WINDOW_MS - 500), ("young", 0)] {
+        let (key, places) = (DedupKey::new("q", id), Box::default());
+        state.dedup.insert(Entry { key, time_ms: now_ms - age_ms, places });
+    }
+    let (store, _) = store_of(directory.path(), state, |_, _| Ok(()));
+    store.define_queue(settings("q")).await.expect("a queue");
+    let first = store.submit(published("q", "a")).await;
+    // Others are served meanwhile.
+    store.subscribe("q", "s", Start::First, |_| {}).await.expect("a consumer");
+    assert_eq!(info(&store).await[0].next_offset, 0);
+    let receipt = first.expect("a store").await.expect("an answer").expect("a store").remove(0);
+    assert_eq!(receipt, Ok(Receipt::Stored(vec![("q".into(), Offset(0))])));
+    // There was room for one; the end of the store does not wait for more.
+    let second = store.submit(published("q", "b")).await;
+    assert_eq!(info(&store).await[0].next_offset, 1);
+    store.stop().await.expect("a clean stop");
+    assert!(second.expect("a store").await.expect("an answer").is_err());
+}
