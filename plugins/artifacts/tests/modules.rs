@@ -1,0 +1,72 @@
+//! What every stock plugin is: small, a core module, and in need of nothing but the contract.
+
+use quipu_plugin_artifacts::{ALL, StockPlugin, by_name};
+use std::fs;
+use wasmparser::{KnownCustom, Parser, Payload};
+
+/// Most KiB of each: a few more than now, so that a dependency that doubles one is noticed.
+const KIB_MAX: &[(&str, usize)] = &[("filter-json", 380), ("redact-json", 240), ("route-by-field", 280)];
+
+fn payloads(plugin: &StockPlugin) -> impl Iterator<Item = Payload<'static>> {
+    Parser::new(0).parse_all(plugin.wasm).map(Result::unwrap)
+}
+
+#[test]
+fn all_have_a_limit_of_size_and_keep_it() {
+    assert_eq!(ALL.len(), KIB_MAX.len());
+    for (name, kib_max) in KIB_MAX {
+        let bytes = by_name(name).unwrap().wasm.len();
+        assert!(bytes <= kib_max << 10, "{name} has {bytes} bytes, {kib_max} KiB at most");
+    }
+}
+
+#[test]
+fn all_are_core_modules_with_a_component_type() {
+    for plugin in ALL {
+        assert!(plugin.wasm.starts_with(b"\0asm\x01\0\0\0"), "{plugin:?}");
+        let custom = |starts: &str| {
+            payloads(plugin).any(|payload| matches!(payload, Payload::CustomSection(s) if s.name().starts_with(starts)))
+        };
+        assert!(custom("component-type"), "{plugin:?} has no component type");
+        assert!(!custom(".debug"), "{plugin:?} has debug information");
+    }
+}
+
+#[test]
+fn all_import_the_contract_alone() {
+    for plugin in ALL {
+        let mut count = 0;
+        for payload in payloads(plugin) {
+            let Payload::ImportSection(imports) = payload else { continue };
+            for import in imports.into_imports() {
+                let import = import.unwrap();
+                assert!(
+                    import.module.starts_with("quipu:plugin/"),
+                    "{plugin:?} imports {} {}",
+                    import.module,
+                    import.name
+                );
+                count += 1;
+            }
+        }
+        assert!(count > 0, "{plugin:?} imports nothing");
+    }
+}
+
+#[test]
+fn all_keep_their_names_for_backtraces() {
+    for plugin in ALL {
+        let named = payloads(plugin).any(|payload| {
+            matches!(payload, Payload::CustomSection(section) if matches!(section.as_known(), KnownCustom::Name(_)))
+        });
+        assert!(named, "{plugin:?} has no name section");
+    }
+}
+
+#[test]
+fn all_are_on_disk() {
+    for plugin in ALL {
+        assert_eq!(fs::read(plugin.path).unwrap(), plugin.wasm, "{plugin:?}");
+    }
+    assert!(by_name("no-such-plugin").is_none());
+}
