@@ -1,0 +1,254 @@
+//! From a file's bytes to compiled code that is known to fit the contract. Runs nothing of the plugin.
+
+mod encode;
+
+use std::borrow::Cow;
+
+use wasmtime::component::types::{self, ComponentItem};
+use wasmtime::component::{self, Linker};
+
+use crate::bindings::PluginPre;
+use crate::bindings::quipu::plugin::types::Verdict;
+use crate::component::Compiled;
+use crate::host::Host;
+use crate::plugin::Digest;
+use crate::slots::Slots;
+use crate::text::{Line, Size, start};
+
+/// Largest plugin file, in bytes. The time and memory that compiling takes grow with it.
+pub const FILE_BYTES_MAX: usize = 64 << 20;
+
+/// Why a file is no plugin that this router can run. Each text names the file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Larger than 64 MiB.
+    #[error("{file} has {bytes} bytes; a plugin has at most {}", Size(FILE_BYTES_MAX))]
+    TooLarge {
+        /// The file.
+        file: String,
+        /// Its size.
+        bytes: usize,
+    },
+    /// Something else than WebAssembly.
+    #[error("{file} is not WebAssembly: it {begins}")]
+    NotWasm {
+        /// The file.
+        file: String,
+        /// How it begins.
+        begins: String,
+    },
+    /// Cut off, damaged, or made for an engine with other features.
+    #[error("{file} is damaged, or WebAssembly that this router does not run: {reason}")]
+    Invalid {
+        /// The file.
+        file: String,
+        /// What is wrong, and where.
+        reason: String,
+    },
+    /// Needs something from outside that nobody gives it.
+    #[error("{file} imports `{import}`, which the router does not offer")]
+    Import {
+        /// The file.
+        file: String,
+        /// The first such import.
+        import: String,
+    },
+    /// Needs something that is there, with another type.
+    #[error("{file} imports something of the plugin contract with another type than it has there: {reason}")]
+    ImportType {
+        /// The file.
+        file: String,
+        /// Which import, and how it differs.
+        reason: String,
+    },
+    /// Lacks what a plugin must have.
+    #[error("{file} does not export `{export}`")]
+    Export {
+        /// The file.
+        file: String,
+        /// What is missing.
+        export: String,
+    },
+    /// Has what a plugin must have, with another type.
+    #[error("{file} exports `{export}` with another type than the plugin contract says: {reason}")]
+    ExportType {
+        /// The file.
+        file: String,
+        /// What it exports.
+        export: String,
+        /// How it differs.
+        reason: String,
+    },
+    /// A core module that does not become a component by the contract's rules.
+    #[error("{file} does not keep to the plugin contract: {reason}")]
+    Contract {
+        /// The file.
+        file: String,
+        /// Which name or type is at fault.
+        reason: String,
+    },
+    /// More than the whole pool has.
+    #[error("{file} needs {needed} {what}; the router has {total} in all")]
+    Slots {
+        /// The file.
+        file: String,
+        /// Linear memories or tables.
+        what: &'static str,
+        /// How many one instance takes.
+        needed: u32,
+        /// How many there are.
+        total: u32,
+    },
+}
+
+/// What a plugin must export; a later 0.1 version of it will do.
+const HANDLER: &str = "quipu:plugin/handler@0.1.0";
+
+/// Interfaces of `quipu:plugin` that plugins may import.
+const OFFERED: [&str; 6] = ["types", "message", "edit", "emit", "context", "log"];
+
+/// Refuses what is too large to look at.
+pub(crate) fn check_size(file: &str, bytes: &[u8]) -> Result<(), LoadError> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(LoadError::TooLarge { file: file.into(), bytes: bytes.len() });
+    }
+    Ok(())
+}
+
+/// Refuses what no pool of this size could ever hold.
+pub(crate) fn check_slots(file: &str, needed: Slots, total: Slots) -> Result<(), LoadError> {
+    let pairs = [("linear memories", needed.memories, total.memories), ("tables", needed.tables, total.tables)];
+    match pairs.into_iter().find(|(_, needed, total)| needed > total) {
+        Some((what, needed, total)) => Err(LoadError::Slots { file: file.into(), what, needed, total }),
+        None => Ok(()),
+    }
+}
+
+/// Encodes where needed, compiles, and checks imports and exports.
+pub(crate) fn compile(linker: &Linker<Host>, file: &str, bytes: &[u8], digest: Digest) -> Result<Compiled, LoadError> {
+    let encoded = match kind(file, bytes)? {
+        Kind::Component => Cow::Borrowed(bytes),
+        Kind::Module => Cow::Owned(encode::component(file, bytes)?),
+    };
+    let engine = linker.engine();
+    let component = component::Component::from_binary(engine, &encoded)
+        .map_err(|e| LoadError::Invalid { file: file.into(), reason: reason(&format_args!("{e:#}")) })?;
+    let outside = component.component_type();
+    let imports: Vec<String> = outside.imports(engine).map(|(name, _)| name.to_owned()).collect();
+    check_imports(file, imports.iter().map(String::as_str))?;
+    let needs = component.resources_required();
+    let needed = |count: u32| count.max(1);
+    let slots = Slots {
+        instances: 1,
+        memories: needed(needs.as_ref().map_or(1, |n| n.num_memories)),
+        tables: needed(needs.as_ref().map_or(1, |n| n.num_tables)),
+    };
+    let pre = linker
+        .instantiate_pre(&component)
+        .map_err(|e| LoadError::ImportType { file: file.into(), reason: reason(&format_args!("{e:#}")) })?;
+    check_exports(file, &outside, engine)?;
+    let pre = PluginPre::new(pre).map_err(|e| LoadError::ExportType {
+        file: file.into(),
+        export: HANDLER.into(),
+        reason: reason(&format_args!("{e:#}")),
+    })?;
+    Ok(Compiled { pre, digest, bytes: bytes.len(), imports, slots })
+}
+
+enum Kind {
+    Component,
+    Module,
+}
+
+fn kind(file: &str, bytes: &[u8]) -> Result<Kind, LoadError> {
+    let not_wasm = |begins: String| LoadError::NotWasm { file: file.into(), begins };
+    match bytes {
+        [] => Err(not_wasm("is empty".into())),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Ok(Kind::Module),
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(Kind::Component),
+        [0, b'a', b's', b'm', rest @ ..] => {
+            let version = &rest[..rest.len().min(4)];
+            let reason =
+                format!("version bytes {version:02x?}; a module has [01, 00, 00, 00], a component [0d, 00, 01, 00]");
+            Err(LoadError::Invalid { file: file.into(), reason })
+        }
+        other => Err(not_wasm(format!("begins with \"{}\"", other[..other.len().min(8)].escape_ascii()))),
+    }
+}
+
+/// Refuses the first import that is not offered.
+fn check_imports<'a>(file: &str, imports: impl IntoIterator<Item = &'a str>) -> Result<(), LoadError> {
+    match imports.into_iter().find(|import| !is_offered(import)) {
+        Some(import) => Err(LoadError::Import { file: file.into(), import: import.into() }),
+        None => Ok(()),
+    }
+}
+
+/// Whether this is an interface of the contract, in any version 0.1.n: those that are newer than the router's link where
+/// they have what is imported.
+fn is_offered(import: &str) -> bool {
+    let interface = import.strip_prefix("quipu:plugin/").and_then(|rest| rest.split_once("@0.1."));
+    interface.is_some_and(|(name, patch)| OFFERED.contains(&name) && patch.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Looks for the handler and both its functions, and at their types, so that the error can name what is wrong; the engine
+/// would find out only when it makes an instance.
+fn check_exports(file: &str, outside: &types::Component, engine: &wasmtime::Engine) -> Result<(), LoadError> {
+    let missing = |export: String| LoadError::Export { file: file.into(), export };
+    let mistyped = |export: String, reason: String| LoadError::ExportType { file: file.into(), export, reason };
+    let handler = outside.exports(engine).find(|(name, _)| name.starts_with("quipu:plugin/handler@0.1."));
+    let (name, handler) = handler.ok_or_else(|| missing(HANDLER.into()))?;
+    let ComponentItem::ComponentInstance(handler) = handler.ty else {
+        return Err(mistyped(name.into(), "it is no interface".into()));
+    };
+    let context = outside.instance_type();
+    for (function, fits) in HANDLER_FUNCTIONS {
+        let export = format!("{name}#{function}");
+        match handler.get_export(engine, function).map(|item| item.ty) {
+            None => return Err(missing(export)),
+            Some(ComponentItem::ComponentFunc(found)) => {
+                fits(&found, &context).map_err(|e| mistyped(export, reason(&format_args!("{e:#}"))))?;
+            }
+            Some(_) => return Err(mistyped(export, "it is no function".into())),
+        }
+    }
+    Ok(())
+}
+
+type Fits = fn(&types::ComponentFunc, &component::__internal::InstanceType<'_>) -> wasmtime::Result<()>;
+
+/// The handler's functions, by the types that the bindings have for them.
+const HANDLER_FUNCTIONS: [(&str, Fits); 2] = [
+    ("configure", |found, context| found.typecheck::<(), (Result<(), String>,)>(context)),
+    ("process", |found, context| found.typecheck::<(), (Verdict,)>(context)),
+];
+
+/// A text that may quote the file: one line, and not too long.
+fn reason(text: &dyn std::fmt::Display) -> String {
+    Line(start(&text.to_string(), REASON_BYTES_MAX)).to_string()
+}
+
+/// Longest reason, in bytes.
+const REASON_BYTES_MAX: usize = 1 << 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_version_of_the_contract_is_offered_and_nothing_else() {
+        for good in ["quipu:plugin/message@0.1.0", "quipu:plugin/log@0.1.17"] {
+            assert!(is_offered(good), "{good}");
+        }
+        for other in [
+            "quipu:plugin/message",
+            "quipu:plugin/message@0.2.0",
+            "quipu:plugin/message@0.1.0-rc",
+            "quipu:plugin/state@0.1.1",
+            "wasi:sockets/tcp@0.2.0",
+            "env",
+        ] {
+            assert!(!is_offered(other), "{other}");
+        }
+    }
+}

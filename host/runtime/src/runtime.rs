@@ -1,0 +1,261 @@
+//! The engine that all plugins share: its pool, its clock, and the code it compiled.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{
+    Config, Enabled, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails,
+};
+
+use crate::bindings;
+use crate::component::{Compiled, Component};
+use crate::fault::FRAMES_MAX;
+use crate::host::{Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use crate::load::{self, LoadError};
+use crate::plugin::Digest;
+use crate::slots::{Places, Slots};
+
+/// Sizes of the runtime; each is a bound, not a reservation of memory, unless it says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuntimeConfig {
+    /// Most plugin instances at a time, one for each use and worker; 64.
+    pub instances_max: u32,
+    /// Most linear memories of all instances together; 192. Most plugins have one, a QuickJS plugin has three. Each
+    /// takes about 4 GiB of address space from the start, though no memory.
+    pub memories_max: u32,
+    /// The most that [`Limits::memory_bytes`](crate::Limits) may grant to one use; 256 MiB.
+    pub memory_bytes_max: usize,
+    /// How much of a memory stays resident for the next instance once it has been used; 128 KiB.
+    pub keep_resident_bytes: usize,
+    /// How often deadlines are looked at; 5 ms. At most a tenth of the shortest deadline keeps that one sharp.
+    pub tick: Duration,
+    /// How many different compiled plugins stay in memory, in use or not; 32.
+    pub compiled_max: usize,
+    /// Whether traces of plugins that carry DWARF name files and lines; off. Reading it takes time at each trap, and it
+    /// is the plugin's own say.
+    pub trace_lines: bool,
+}
+
+impl Default for RuntimeConfig {
+    fn default() -> Self {
+        Self {
+            instances_max: 64,
+            memories_max: 192,
+            memory_bytes_max: 256 << 20,
+            keep_resident_bytes: 128 << 10,
+            tick: Duration::from_millis(5),
+            compiled_max: 32,
+            trace_lines: false,
+        }
+    }
+}
+
+/// Why the runtime does not start.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuntimeError {
+    /// A size that cannot be.
+    #[error("plugin runtime: `{key}` must be {expected}")]
+    Config {
+        /// Which one.
+        key: &'static str,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// Most likely too little address space for the pool.
+    #[error(
+        "the plugin engine does not start: {reason} (its pool takes about {address_space_gib} GiB of address space; \
+         `memories_max` lowers that)"
+    )]
+    Engine {
+        /// What the engine says.
+        reason: String,
+        /// What was asked for.
+        address_space_gib: u64,
+    },
+    /// No thread to watch over deadlines.
+    #[error("the thread that watches over plugin deadlines does not start: {0}")]
+    Thread(String),
+}
+
+/// The shared engine. Cloning is cheap; when the last clone, component and guest is gone, all of it ends.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    linker: Linker<Host>,
+    places: Arc<Places>,
+    /// Most recently used last. Held while compiling: one plugin compiles at a time, on every core.
+    compiled: Mutex<VecDeque<Arc<Compiled>>>,
+    config: RuntimeConfig,
+}
+
+impl Runtime {
+    /// Starts the engine, its pool and the thread that watches over deadlines. Takes about 1 ms.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError`] where a size cannot be, or the system does not give what the pool needs.
+    pub fn new(config: RuntimeConfig) -> Result<Self, RuntimeError> {
+        check(&config)?;
+        let failed = |e: wasmtime::Error| RuntimeError::Engine {
+            reason: format!("{e:#}"),
+            address_space_gib: u64::from(config.memories_max) * SLOT_GIB,
+        };
+        let engine = Engine::new(&engine_config(&config)).map_err(failed)?;
+        let mut linker = Linker::new(&engine);
+        bindings::Plugin::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host).map_err(failed)?;
+        let (weak, tick) = (engine.weak(), config.tick);
+        thread::Builder::new()
+            .name("quipu-deadlines".into())
+            .spawn(move || watch_deadlines(&weak, tick))
+            .map_err(|e| RuntimeError::Thread(e.to_string()))?;
+        let places = Places::new(slots(&config));
+        Ok(Self(Arc::new(Inner { engine, linker, places, compiled: Mutex::default(), config })))
+    }
+
+    /// Makes a plugin of a file's bytes: a component, or a core module that keeps to the contract's names.
+    ///
+    /// `name` is the plugin's own, `source` the file's, for errors. Compiles on all cores, which takes from milliseconds
+    /// to seconds by size, and one plugin at a time; a file seen before costs its digest only.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] names the file and what is wrong with it.
+    pub fn load(&self, name: &str, source: &str, bytes: &[u8]) -> Result<Component, LoadError> {
+        load::check_size(source, bytes)?;
+        let digest = Digest::of(bytes);
+        let mut cache = self.0.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        let compiled = match cache.iter().position(|c| c.digest == digest).and_then(|at| cache.remove(at)) {
+            Some(known) => known,
+            None => Arc::new(load::compile(&self.0.linker, source, bytes, digest)?),
+        };
+        cache.push_back(Arc::clone(&compiled));
+        if cache.len() > self.0.config.compiled_max {
+            cache.pop_front();
+        }
+        drop(cache);
+        load::check_slots(source, compiled.slots, self.0.places.total())?;
+        Ok(Component::new(name, compiled, self.clone()))
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.0.places
+    }
+
+    pub(crate) fn config(&self) -> &RuntimeConfig {
+        &self.0.config
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("config", &self.0.config).finish_non_exhaustive()
+    }
+}
+
+/// What a memory reserves of the address space, with its guard region, about.
+const SLOT_GIB: u64 = 4;
+
+/// Tables that each instance may take from the pool on average. Plugins have one, the glue around a core module a
+/// second, QuickJS plugins half a dozen.
+const TABLES_PER_INSTANCE: u32 = 8;
+
+/// Core instances that one plugin may consist of; a component from a core module has four. They take no room until used.
+pub(crate) const CORE_INSTANCES_MAX: u32 = 32;
+
+/// Memories that one plugin may have.
+pub(crate) const MEMORIES_MAX: u32 = 8;
+
+fn check(config: &RuntimeConfig) -> Result<(), RuntimeError> {
+    let invalid = |key, expected| Err(RuntimeError::Config { key, expected });
+    match config {
+        c if !(1..=10_000).contains(&c.instances_max) => invalid("instances_max", "1 to 10,000"),
+        c if !(1..=20_000).contains(&c.memories_max) => invalid("memories_max", "1 to 20,000"),
+        c if !(64 << 10..=4 << 30).contains(&c.memory_bytes_max) => invalid("memory_bytes_max", "64 KiB to 4 GiB"),
+        c if !(Duration::from_micros(100)..=Duration::from_secs(1)).contains(&c.tick) => {
+            invalid("tick", "0.1 ms to 1 s")
+        }
+        c if c.compiled_max == 0 => invalid("compiled_max", "at least 1"),
+        _ => Ok(()),
+    }
+}
+
+fn slots(config: &RuntimeConfig) -> Slots {
+    Slots {
+        instances: config.instances_max,
+        memories: config.memories_max,
+        tables: config.instances_max * TABLES_PER_INSTANCE,
+    }
+}
+
+fn engine_config(config: &RuntimeConfig) -> Config {
+    let total = slots(config);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(total.instances)
+        .total_core_instances(total.instances * CORE_INSTANCES_MAX)
+        .total_memories(total.memories)
+        .total_tables(total.tables)
+        .max_core_instances_per_component(CORE_INSTANCES_MAX)
+        .max_memories_per_component(MEMORIES_MAX)
+        .max_tables_per_component(TABLES_MAX)
+        .max_memories_per_module(MEMORIES_MAX)
+        .max_tables_per_module(TABLES_MAX)
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_memory_size(config.memory_bytes_max)
+        .linear_memory_keep_resident(config.keep_resident_bytes)
+        .pagemap_scan(Enabled::Auto);
+    let lines = if config.trace_lines { WasmBacktraceDetails::Enable } else { WasmBacktraceDetails::Disable };
+    let mut engine = Config::new();
+    engine
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .concurrency_support(false)
+        .epoch_interruption(true)
+        .wasm_backtrace_details(lines)
+        .wasm_backtrace_max_frames(Some(FRAMES_MAX))
+        .wasm_memory64(false);
+    engine
+}
+
+/// One tick a wake-up, also after a long pause of the whole machine, so that a guest that was paused too is not blamed.
+fn watch_deadlines(engine: &EngineWeak, tick: Duration) {
+    loop {
+        thread::sleep(tick);
+        match engine.upgrade() {
+            Some(engine) => engine.increment_epoch(),
+            None => return, // no runtime, component or guest is left
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_checked_by_name() {
+        let text = |config| Runtime::new(config).expect_err("refused").to_string();
+        let none = RuntimeConfig { instances_max: 0, ..RuntimeConfig::default() };
+        assert_eq!(text(none), "plugin runtime: `instances_max` must be 1 to 10,000");
+        let slow = RuntimeConfig { tick: Duration::from_secs(2), ..RuntimeConfig::default() };
+        assert_eq!(text(slow), "plugin runtime: `tick` must be 0.1 ms to 1 s");
+    }
+
+    #[test]
+    fn nothing_outlives_the_last_handle() {
+        let runtime = Runtime::new(RuntimeConfig { memories_max: 1, ..RuntimeConfig::default() }).expect("a runtime");
+        let engine = runtime.engine().weak();
+        drop(runtime);
+        // The thread that watches over deadlines may hold it for one more look at the clock.
+        while engine.upgrade().is_some() {
+            thread::yield_now();
+        }
+    }
+}
