@@ -1,0 +1,127 @@
+//! One attempt at one message: the condition, then the plugins in turn, then what goes out.
+
+use std::time::Instant;
+
+use quipu_protocol::limits::HOPS_MAX;
+use quipu_protocol::{Message, Subject};
+use quipu_queue::Output;
+use quipu_runtime::{Fault, Hand, Plugin, Verdict};
+
+use crate::condition::Condition;
+use crate::outputs::{Outputs, path};
+use crate::stats::PluginInfo;
+use crate::template::Template;
+
+/// What an attempt comes to.
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// `when` does not want it; it goes to `else`.
+    Filtered { outputs: Vec<Output>, error: Option<String> },
+    /// Through.
+    Forward(Vec<Output>),
+    /// Dropped by a plugin. What was emitted stays.
+    Drop { outputs: Vec<Output>, reason: String },
+    /// A plugin asks for another attempt; 0: after the route's own delay.
+    Retry { position: usize, delay_ms: u64, reason: String },
+    /// Given up at once.
+    Reject { position: Option<usize>, reason: String, headers: Vec<(String, String)> },
+    /// A plugin failed.
+    Fault { position: usize, fault: Fault },
+}
+
+/// What a route does with a message.
+pub(crate) struct Chain {
+    pub(crate) route: String,
+    pub(crate) when: Option<Condition>,
+    pub(crate) otherwise: Vec<Template>,
+    pub(crate) plugins: Vec<Box<dyn Plugin>>,
+    pub(crate) to: Vec<Template>,
+}
+
+impl Chain {
+    /// Makes one attempt; `plugins` counts calls and times.
+    pub(crate) fn attempt(
+        &mut self,
+        input: Message,
+        attempt: u32,
+        now_ms: u64,
+        plugins: &mut [PluginInfo],
+    ) -> Decision {
+        if input.hops >= HOPS_MAX {
+            let path = path(&self.route, &input.headers);
+            let reason = format!("more than {HOPS_MAX} hops: {path}");
+            return Decision::Reject { position: None, reason, headers: Vec::new() };
+        }
+        match self.when.as_ref().map_or(Ok(true), |when| when.matches(&input, attempt)) {
+            Ok(true) => self.run(input, attempt, now_ms, plugins),
+            Ok(false) => self.set_aside(&input, None),
+            Err(e) => self.set_aside(&input, Some(e)),
+        }
+    }
+
+    fn set_aside(&self, input: &Message, error: Option<String>) -> Decision {
+        let mut outputs = Outputs::of(&self.route, input);
+        for template in &self.otherwise {
+            match template.expand(input) {
+                Ok(subject) => outputs.forward(0, subject, input, None),
+                Err(e) => return unfit("else", &e),
+            }
+        }
+        Decision::Filtered { outputs: outputs.finish(), error }
+    }
+
+    fn run(&mut self, input: Message, attempt: u32, now_ms: u64, stats: &mut [PluginInfo]) -> Decision {
+        let mut outputs = Outputs::of(&self.route, &input);
+        let seed = seed(&input, &self.route);
+        let mut hand = Hand::new(input, attempt, now_ms, seed);
+        let mut routed: Option<Vec<Subject>> = None;
+        for (position, (plugin, stats)) in self.plugins.iter_mut().zip(stats).enumerate() {
+            let begun = Instant::now();
+            let verdict = plugin.process(&mut hand);
+            stats.time.add(begun.elapsed());
+            stats.calls += 1;
+            for emitted in hand.emitted.drain(..) {
+                outputs.emitted(position, emitted);
+            }
+            match verdict {
+                Ok(Verdict::Forward) => {}
+                Ok(Verdict::Route(subjects)) => routed = Some(subjects),
+                Ok(Verdict::Drop(reason)) => return Decision::Drop { outputs: outputs.finish(), reason },
+                Ok(Verdict::Retry { delay_ms, reason }) => return Decision::Retry { position, delay_ms, reason },
+                Ok(Verdict::Reject(reason)) => {
+                    return Decision::Reject { position: Some(position), reason, headers: Vec::new() };
+                }
+                Err(fault) => {
+                    stats.faults += 1;
+                    return Decision::Fault { position, fault };
+                }
+            }
+        }
+        let subjects = match routed {
+            Some(subjects) => subjects,
+            None => match self.to.iter().map(|template| template.expand(&hand.message)).collect() {
+                Ok(subjects) => subjects,
+                Err(e) => return unfit("to", &e),
+            },
+        };
+        let payload = hand.payload_changed.then(|| hand.message.payload.clone());
+        for subject in subjects {
+            outputs.forward(self.plugins.len(), subject, &hand.message, payload.clone());
+        }
+        Decision::Forward(outputs.finish())
+    }
+}
+
+/// A template that a message does not fit will not fit the next time either.
+fn unfit(key: &str, error: &crate::template::TemplateError) -> Decision {
+    Decision::Reject { position: None, reason: format!("{key}: {error}"), headers: Vec::new() }
+}
+
+/// Random to a plugin, the same for every attempt at the message: below 2^53.
+fn seed(input: &Message, route: &str) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(route.as_bytes()).update(&[0]).update(input.id.as_str().as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(bytes) >> 11
+}
