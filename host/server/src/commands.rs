@@ -1,0 +1,107 @@
+//! The command line.
+
+mod check;
+mod connect;
+mod demo;
+mod list;
+mod output;
+mod publish;
+mod serve;
+mod subscribe;
+mod table;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
+
+/// Exit code of a configuration that is not taken: EX_CONFIG of sysexits.h.
+const EXIT_CONFIG: u8 = 78;
+
+/// A QUIC message router that runs WebAssembly plugins between durable queues.
+#[derive(Debug, Parser)]
+#[command(name = "quipu", version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a router.
+    Serve(serve::Args),
+    /// Checks a configuration and its plugins without starting.
+    Check(check::Args),
+    /// Routes a week of earthquakes on a router of its own, and accounts for each.
+    Demo(demo::Args),
+    /// Publishes messages.
+    Pub(publish::Args),
+    /// Consumes messages from a queue, settling each once it is printed.
+    Sub(subscribe::Args),
+    /// Queues of a running router.
+    #[command(subcommand)]
+    Queue(list::QueueCommand),
+    /// Routes of a running router.
+    #[command(subcommand)]
+    Route(list::RouteCommand),
+    /// Plugins of a running router.
+    #[command(subcommand)]
+    Plugin(list::PluginCommand),
+}
+
+/// Runs the command that the arguments ask for. Exit codes: 0 done, 1 failed, 2 usage, 78 configuration.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
+    let filter = EnvFilter::try_from_env("QUIPU_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&anyhow::Error::new(e).context("cannot start the asynchronous runtime")),
+    };
+    let done = runtime.block_on(dispatch(cli.command));
+    // A thread that still reads standard input would keep the process.
+    runtime.shutdown_background();
+    match done {
+        Ok(code) => code,
+        Err(e) => fail(&e),
+    }
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Check(args) => check::run(&args),
+        Command::Demo(args) => demo::run(args).await,
+        Command::Pub(args) => publish::run(args).await,
+        Command::Sub(args) => subscribe::run(args).await,
+        Command::Queue(command) => list::queues(command).await,
+        Command::Route(command) => list::routes(command).await,
+        Command::Plugin(command) => list::plugins(command).await,
+    }
+}
+
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(config) = error.downcast_ref::<ConfigError>() {
+        eprintln!("{config}");
+        return ExitCode::from(EXIT_CONFIG);
+    }
+    let mut text = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        // An error that shows its source already is not said twice.
+        if !text.ends_with(&cause) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(&cause);
+        }
+    }
+    eprintln!("quipu: {text}");
+    ExitCode::FAILURE
+}

@@ -1,0 +1,175 @@
+//! `quipu queue`, `quipu route` and `quipu plugin`: what a running router has.
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::connect::ServerArgs;
+use super::output::say;
+use super::table;
+
+/// Where to ask, and how to print it.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Prints JSON, one object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QueueCommand {
+    /// Lists the queues.
+    List(ListArgs),
+    /// Shows one queue with its subscriptions.
+    Show {
+        /// Its name.
+        queue: String,
+        #[command(flatten)]
+        args: ListArgs,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RouteCommand {
+    /// Lists the routes, with what they did since the router started.
+    List(ListArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Lists the plugins.
+    List(ListArgs),
+}
+
+pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
+    match command {
+        QueueCommand::List(args) => args.ask("queue.list", json!({}), print_queues).await,
+        QueueCommand::Show { queue, args } => args.ask("queue.show", json!({ "queue": queue }), print_queue).await,
+    }
+}
+
+pub(crate) async fn routes(command: RouteCommand) -> Result<ExitCode> {
+    let RouteCommand::List(args) = command;
+    args.ask("route.list", json!({}), print_routes).await
+}
+
+pub(crate) async fn plugins(command: PluginCommand) -> Result<ExitCode> {
+    let PluginCommand::List(args) = command;
+    args.ask("plugin.list", json!({}), print_plugins).await
+}
+
+impl ListArgs {
+    async fn ask(&self, method: &str, arguments: Value, print: fn(&Value) -> io::Result<()>) -> Result<ExitCode> {
+        let client = self.server.connect().await?;
+        let answer = client.call(method, arguments).await.with_context(|| method.to_owned())?;
+        client.close().await;
+        if self.json {
+            say!("{answer}")?;
+        } else {
+            print(&answer)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_queues(answer: &Value) -> io::Result<()> {
+    let row = |queue: &Value| {
+        let subscriptions = queue["subscriptions"].as_array().map_or(0, Vec::len);
+        let subjects = texts(&queue["subjects"]);
+        vec![
+            text(&queue["name"]),
+            number(&queue["messages"]),
+            number(&queue["next_offset"]),
+            subscriptions.to_string(),
+            text(&queue["durability"]),
+            text(&queue["retention"]),
+            subjects,
+        ]
+    };
+    let heading = ["QUEUE", "MESSAGES", "APPENDED", "SUBSCRIPTIONS", "DURABILITY", "RETENTION", "SUBJECTS"];
+    table::print(&heading, &rows(&answer["queues"], row), &[1, 2, 3])
+}
+
+fn print_queue(answer: &Value) -> io::Result<()> {
+    let queue = &answer["queue"];
+    say!("queue         {}", text(&queue["name"]))?;
+    say!("subjects      {}", texts(&queue["subjects"]))?;
+    say!("messages      {} of {} appended", number(&queue["messages"]), number(&queue["next_offset"]))?;
+    say!("kept          {}, {}", text(&queue["durability"]), text(&queue["retention"]))?;
+    say!("max attempts  {}", number(&queue["attempts_max"]))?;
+    say!("dead letter   {}", queue["dead_letter"].as_str().unwrap_or("none"))?;
+    say!("")?;
+    let fields = ["consumers", "waiting", "in_flight", "parked", "acked", "filtered", "dropped", "dead_lettered"];
+    let row = |subscription: &Value| {
+        let counts = fields.iter().map(|field| number(&subscription[*field]));
+        std::iter::once(text(&subscription["name"])).chain(counts).collect()
+    };
+    let heading =
+        ["SUBSCRIPTION", "CONSUMERS", "WAITING", "IN FLIGHT", "PARKED", "ACKED", "FILTERED", "DROPPED", "DEAD"];
+    table::print(&heading, &rows(&queue["subscriptions"], row), &[1, 2, 3, 4, 5, 6, 7, 8])
+}
+
+fn print_routes(answer: &Value) -> io::Result<()> {
+    let fields = ["attempts", "forwarded", "filtered", "when_errors", "dropped", "retried", "dead_lettered", "outputs"];
+    let row = |route: &Value| {
+        let counts = fields.iter().map(|field| number(&route[*field]));
+        let plugins = route["plugins"].as_array().into_iter().flatten();
+        let chain: Vec<String> =
+            plugins.map(|plugin| format!("{}@{:.8}", text(&plugin["name"]), text(&plugin["digest"]))).collect();
+        let named = [text(&route["name"]), text(&route["from"]), text(&route["state"])];
+        named.into_iter().chain(counts).chain([chain.join(" → ")]).collect()
+    };
+    let heading = [
+        "ROUTE",
+        "FROM",
+        "STATE",
+        "ATTEMPTS",
+        "FORWARDED",
+        "FILTERED",
+        "WHEN ERRORS",
+        "DROPPED",
+        "RETRIED",
+        "DEAD",
+        "OUTPUTS",
+        "PLUGINS",
+    ];
+    table::print(&heading, &rows(&answer["routes"], row), &[3, 4, 5, 6, 7, 8, 9, 10])
+}
+
+fn print_plugins(answer: &Value) -> io::Result<()> {
+    let row = |plugin: &Value| {
+        vec![
+            text(&plugin["name"]),
+            format!("{:.8}", text(&plugin["digest"])),
+            number(&plugin["size_bytes"]),
+            format!("{} ms", number(&plugin["deadline_ms"])),
+            format!("{} MiB", plugin["memory_bytes"].as_u64().unwrap_or(0) >> 20),
+            texts(&plugin["routes"]),
+            text(&plugin["source"]),
+        ]
+    };
+    let heading = ["PLUGIN", "DIGEST", "BYTES", "DEADLINE", "MEMORY", "ROUTES", "SOURCE"];
+    table::print(&heading, &rows(&answer["plugins"], row), &[2, 3, 4])
+}
+
+fn rows(values: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {
+    values.as_array().into_iter().flatten().map(row).collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn texts(value: &Value) -> String {
+    let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    texts.collect::<Vec<_>>().join(" ")
+}
+
+fn number(value: &Value) -> String {
+    table::count(value.as_u64().unwrap_or(0))
+}

@@ -1,0 +1,251 @@
+//! The configuration file: what it may say, with defaults, limits and units.
+//!
+//! Everything that can be known without starting is checked here, and all of it is reported at once. What a plugin
+//! makes of its own configuration and whether `when` compiles is for those who load them.
+
+mod check;
+mod graph;
+mod problem;
+mod queues;
+mod raw;
+mod routes;
+mod units;
+mod values;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use quipu_protocol::{Subject, SubjectPattern};
+use serde::Deserialize;
+
+pub(crate) use problem::Problem;
+use quipu_router::Template;
+
+/// Longest grace period at shutdown.
+pub(crate) const GRACE_MAX: Duration = Duration::from_secs(10);
+/// Most subjects in a route's `to`, and in its `else`.
+pub(crate) const ROUTE_SUBJECTS_MAX: usize = 64;
+/// Most plugins in a route.
+pub(crate) const ROUTE_PLUGINS_MAX: usize = 64;
+/// Most patterns of one queue.
+pub(crate) const QUEUE_SUBJECTS_MAX: usize = 256;
+/// Most queues in a configuration.
+pub(crate) const QUEUES_MAX: usize = 4_096;
+/// Most routes in a configuration.
+pub(crate) const ROUTES_MAX: usize = 4_096;
+/// Largest file that a plugin's configuration may take in, in bytes.
+pub(crate) const CONFIG_FILE_BYTES_MAX: usize = 1 << 20;
+
+/// A configuration that has been checked. Paths in it are relative to the configuration file's directory, joined.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    /// `[listen]`.
+    pub(crate) listen: ListenConfig,
+    /// `[tls]`; without it a development certificate is used, on loopback only.
+    pub(crate) tls: Option<TlsFiles>,
+    /// `[store]`.
+    pub(crate) store: StoreConfig,
+    /// `[plugins]`.
+    pub(crate) plugins: PluginsConfig,
+    /// `[plugin.NAME]`, by name. Plugins that need nothing said are not in it.
+    pub(crate) plugin: BTreeMap<String, PluginConfig>,
+    /// `[queue.NAME]`, by name. Dead-letter queues that are not in the file are not here either: they are made when
+    /// the first message goes there.
+    pub(crate) queues: Vec<QueueConfig>,
+    /// `[[route]]`, in the file's order.
+    pub(crate) routes: Vec<RouteConfig>,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ListenConfig {
+    /// `quic`: the UDP address. Default 127.0.0.1:4433.
+    pub(crate) quic: SocketAddr,
+    /// `grace`: how long a shutdown may take. Default 8 s, at most 10 s.
+    pub(crate) grace: Duration,
+}
+
+/// A certificate and its key, in PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsFiles {
+    /// `certificate`: the server's own first, then those that lead to a root.
+    pub(crate) certificate: PathBuf,
+    /// `key`: PKCS #8, PKCS #1 or SEC 1.
+    pub(crate) key: PathBuf,
+}
+
+/// Where and how messages are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoreConfig {
+    /// `path`: a directory, made if absent. Default `data`.
+    pub(crate) path: PathBuf,
+    /// `journal_segments`: how many files the journal has. Default 4; 2 to 16.
+    pub(crate) journal_segments: usize,
+    /// `journal_segment`: bytes of each, which they take on disk from the start. Default 64 MiB; 1 MiB to 1 GiB, a
+    /// multiple of 4 KiB.
+    pub(crate) journal_segment_bytes: usize,
+    /// `memory`: bytes of messages kept in memory that are also on disk. Default 256 MiB.
+    pub(crate) memory_bytes: usize,
+}
+
+/// Where plugins are found and run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PluginsConfig {
+    /// `dir`: where `NAME.wasm` is looked for. Default none.
+    pub(crate) dir: Option<PathBuf>,
+    /// `workers`: threads that run plugins. Default one for each core, 2 to 16; 2 to 256.
+    pub(crate) workers: usize,
+}
+
+/// One plugin's file and what it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PluginConfig {
+    /// `file`: the module or component. None: in `plugins.dir`, or a stock plugin.
+    pub(crate) file: Option<PathBuf>,
+    /// `deadline`: how long one message may take. Default 50 ms; 1 ms to 60 s.
+    pub(crate) deadline: Duration,
+    /// `memory`: bytes of linear memory of one instance. Default 64 MiB; 1 MiB to 4 GiB.
+    pub(crate) memory_bytes: usize,
+    /// `output`: bytes that one message may become. Default 4 MiB; at most 64 MiB.
+    pub(crate) output_bytes: usize,
+}
+
+/// One queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct QueueConfig {
+    /// The name, which is always one of its subjects.
+    pub(crate) name: Subject,
+    /// `subjects`: what it takes besides its own name.
+    pub(crate) subjects: Vec<SubjectPattern>,
+    /// `max_attempts`: failed attempts before a message is dead-lettered; 0: attempts without end. Default 5, and 0 for
+    /// a queue of dead letters; at most 1,000.
+    pub(crate) attempts_max: u32,
+    /// `backoff`: the delay before the second attempt, the third, …; the last one goes on. Default 100 ms, 1 s, 10 s;
+    /// at most 16 steps of at most a day.
+    pub(crate) backoff: Vec<Duration>,
+    /// `dead_letter`: the queue that dead letters go to. Default the name with `-dead`; none for a queue that is itself
+    /// the `dead_letter` or `then` of another.
+    pub(crate) dead_letter: Option<Subject>,
+}
+
+/// One route.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RouteConfig {
+    /// `name`: letters, digits, `-` and `_`; also the name of its subscription.
+    pub(crate) name: String,
+    /// `from`: a queue of this configuration.
+    pub(crate) from: Subject,
+    /// `start`: where its subscription starts when it is new. Default `first`.
+    pub(crate) start: Start,
+    /// `when`: a CEL expression, not yet compiled.
+    pub(crate) when: Option<String>,
+    /// `else`: where messages go that `when` refuses. Empty: nowhere, they are settled and counted as filtered.
+    pub(crate) otherwise: Vec<Template>,
+    /// `plugins`: the chain.
+    pub(crate) plugins: Vec<PluginUse>,
+    /// `to`: where messages go after the chain. Empty only where there are plugins, which may say where.
+    pub(crate) to: Vec<Template>,
+    /// `on_error`.
+    pub(crate) on_error: OnError,
+}
+
+/// Where a new subscription starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Start {
+    /// With the first message that is still there.
+    #[default]
+    First,
+    /// With the next one published.
+    New,
+}
+
+/// One plugin in a route's chain.
+#[derive(Clone, PartialEq)]
+pub(crate) struct PluginUse {
+    /// `name`.
+    pub(crate) name: String,
+    /// `config`: as JSON, with files and environment variables put in. Default `{}`. It may hold secrets: `Debug` leaves
+    /// it out.
+    pub(crate) config: serde_json::Value,
+}
+
+/// What a route does with a message that fails in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OnError {
+    /// `attempts`: how often it is tried. Default 5; 1 to 100.
+    pub(crate) attempts_max: u32,
+    /// `backoff`: as that of queues. Default 100 ms, 1 s, 10 s.
+    pub(crate) backoff: Vec<Duration>,
+    /// `then`: the queue it goes to after the last attempt. None: the dead-letter queue of `from`, which has one then.
+    pub(crate) then: Option<Subject>,
+}
+
+/// Why a configuration is not taken. Each problem is a line of the text.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What is in it.
+    #[error("{}", lines(.file, .problems))]
+    Invalid {
+        /// The file's name.
+        file: String,
+        /// In the file's order, at least one.
+        problems: Vec<Problem>,
+    },
+}
+
+impl Config {
+    /// Reads and checks a configuration file, and the files it takes plugins' configuration from.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] says everything that is wrong, with file, line, column and key.
+    pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read_error = |source| ConfigError::Read { path: path.into(), source };
+        let text = std::fs::read_to_string(path).map_err(read_error)?;
+        Self::parse(&text, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+    }
+
+    /// As [`Config::load`], of a text; relative paths in it begin at `base_dir`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::load`].
+    pub(crate) fn parse(text: &str, file_name: &str, base_dir: &Path) -> Result<Self, ConfigError> {
+        let invalid = |problems| ConfigError::Invalid { file: file_name.into(), problems };
+        let toml = toml::Deserializer::parse(text).map_err(|e| invalid(vec![Problem::syntax(text, &e)]))?;
+        let raw = serde_path_to_error::deserialize(toml).map_err(|e| invalid(vec![Problem::shape(text, &e)]))?;
+        check::check(raw, text, base_dir).map_err(invalid)
+    }
+}
+
+impl Default for PluginConfig {
+    fn default() -> Self {
+        Self { file: None, deadline: Duration::from_millis(50), memory_bytes: 64 << 20, output_bytes: 4 << 20 }
+    }
+}
+
+impl fmt::Debug for PluginUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginUse").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+fn lines(file: &str, problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(|problem| format!("{file}:{problem}")).collect();
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,139 @@
+//! The configuration as it is written: its tables and keys, with the places of what is checked later.
+//!
+//! Only types are checked here. What each key means is said in [`super`]; a key that is not in these structs is unknown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use toml::Spanned;
+
+use super::Start;
+use super::units::{ByteSize, HumanDuration};
+
+/// A value that has a default, with its place.
+pub(super) type Given<T> = Option<Spanned<T>>;
+/// Tables by name.
+pub(super) type Named<T> = BTreeMap<String, Spanned<Table<T>>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Raw {
+    pub(super) listen: Table<Listen>,
+    pub(super) tls: Option<Table<Tls>>,
+    pub(super) store: Table<Store>,
+    pub(super) plugins: Table<Plugins>,
+    pub(super) plugin: Named<Plugin>,
+    pub(super) queue: Named<Queue>,
+    pub(super) route: Vec<Spanned<Table<Route>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Listen {
+    pub(super) quic: Given<String>,
+    pub(super) grace: Given<HumanDuration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Store {
+    pub(super) path: Option<PathBuf>,
+    pub(super) journal_segments: Given<usize>,
+    pub(super) journal_segment: Given<ByteSize>,
+    pub(super) memory: Given<ByteSize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Plugins {
+    pub(super) dir: Option<PathBuf>,
+    pub(super) workers: Given<usize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Plugin {
+    pub(super) file: Option<PathBuf>,
+    pub(super) deadline: Given<HumanDuration>,
+    pub(super) memory: Given<ByteSize>,
+    pub(super) output: Given<ByteSize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Queue {
+    pub(super) subjects: Vec<Spanned<String>>,
+    pub(super) max_attempts: Given<u32>,
+    pub(super) backoff: Given<Vec<Spanned<HumanDuration>>>,
+    pub(super) dead_letter: Given<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Route {
+    pub(super) name: Spanned<String>,
+    pub(super) from: Given<String>,
+    /// Kept so that it can be refused with a reason.
+    pub(super) on: Given<IgnoredAny>,
+    #[serde(default)]
+    pub(super) start: Start,
+    pub(super) when: Given<String>,
+    #[serde(rename = "else", default)]
+    pub(super) otherwise: Vec<Spanned<String>>,
+    #[serde(default)]
+    pub(super) plugins: Vec<Spanned<Table<Use>>>,
+    #[serde(default)]
+    pub(super) to: Vec<Spanned<String>>,
+    pub(super) on_error: Option<Table<OnError>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Use {
+    pub(super) name: Spanned<String>,
+    pub(super) config: Given<toml::Table>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct OnError {
+    pub(super) attempts: Given<u32>,
+    pub(super) backoff: Given<Vec<Spanned<HumanDuration>>>,
+    pub(super) then: Given<String>,
+}
+
+/// A struct that is written as a table; derived code alone would also take an array of its values.
+#[derive(Debug, Default)]
+pub(super) struct Table<T>(pub(super) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(TableVisitor(PhantomData))
+    }
+}
+
+struct TableVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
+    type Value = Table<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Table<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Table)
+    }
+}

@@ -1,0 +1,174 @@
+//! `[[route]]`: where messages come from, what is done with them, and where they go.
+
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+
+use quipu_protocol::Subject;
+use quipu_router::Condition;
+use toml::Spanned;
+
+use super::check::{Checker, Placed};
+use super::graph::Output;
+use super::problem::{join, nearest};
+use super::raw::{self, Table};
+use super::{
+    OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Template, values,
+};
+
+const ATTEMPTS_MAX: u32 = 100;
+const ATTEMPTS: u32 = 5;
+
+/// The routes that come from somewhere, and every subject of theirs that is the same for all messages.
+pub(super) fn check(
+    checker: &mut Checker<'_>,
+    raw: Vec<Spanned<Table<raw::Route>>>,
+    defined: &[String],
+) -> (Vec<Placed<RouteConfig>>, Vec<Placed<Output>>) {
+    checker.at_most(raw.len(), ROUTES_MAX, "routes", &(0..0), "route");
+    let (mut routes, mut outputs, mut names) = (Vec::new(), Vec::new(), HashMap::new());
+    for (n, route) in raw.into_iter().enumerate() {
+        let (key, span) = (format!("route[{n}]"), route.span());
+        let Table(route) = route.into_inner();
+        let first = *names.entry(route.name.as_ref().clone()).or_insert(n);
+        if first != n {
+            let message = format!("`{}` is the name of route[{first}] already", route.name.as_ref());
+            checker.report(&route.name.span(), &join(&key, "name"), message);
+        }
+        let place = Placed { value: (), key, span };
+        routes.extend(check_route(checker, route, place, defined, &mut outputs));
+    }
+    (routes, outputs)
+}
+
+/// A message that fails for good has to go somewhere.
+pub(super) fn check_dead_letters(checker: &mut Checker<'_>, routes: &[Placed<RouteConfig>], queues: &[QueueConfig]) {
+    let ends = queues.iter().filter(|queue| queue.dead_letter.is_none()).map(|queue| &queue.name);
+    let ends: HashSet<&Subject> = ends.collect();
+    for Placed { value: route, key, span } in routes {
+        if route.on_error.then.is_none() && ends.contains(&route.from) {
+            let from = &route.from;
+            let message = format!("queue `{from}` has no dead-letter queue: say where failed messages go, as `then`");
+            checker.report(span, &join(key, "on_error"), message);
+        }
+    }
+}
+
+fn check_route(
+    checker: &mut Checker<'_>,
+    raw: raw::Route,
+    Placed { key, span, .. }: Placed<()>,
+    defined: &[String],
+    outputs: &mut Vec<Placed<Output>>,
+) -> Option<Placed<RouteConfig>> {
+    let of = |field: &str| join(&key, field);
+    checker.name(raw.name.as_ref(), &raw.name.span(), &of("name"));
+    check_when(checker, &raw, &key);
+    let from = check_from(checker, &raw, &span, &key, defined);
+    let plugins = check_chain(checker, raw.plugins, &of("plugins"));
+    if raw.to.is_empty() && plugins.is_empty() {
+        checker.report(&span, &of("to"), "a route without plugins needs the subjects that messages go to");
+    }
+    let to = checker.list(raw.to, &of("to"), ROUTE_SUBJECTS_MAX, Template::new);
+    let otherwise = checker.list(raw.otherwise, &of("else"), ROUTE_SUBJECTS_MAX, Template::new);
+    let on_error = raw.on_error.map(|Table(raw)| raw).unwrap_or_default();
+    let on_error = check_on_error(checker, on_error, &of("on_error"), from.as_ref());
+    let (name, from) = (raw.name.into_inner(), from?);
+    for Placed { value: template, key, span } in to.iter().chain(&otherwise) {
+        outputs.extend(template.fixed().map(|subject| Placed {
+            value: Output { route: name.clone(), from: from.clone(), subject: subject.clone() },
+            key: key.clone(),
+            span: span.clone(),
+        }));
+    }
+    let bare = |templates: Vec<Placed<Template>>| templates.into_iter().map(|template| template.value).collect();
+    let (to, otherwise, when) = (bare(to), bare(otherwise), raw.when.map(Spanned::into_inner));
+    let value = RouteConfig { name, from, start: raw.start, when, otherwise, plugins, to, on_error };
+    Some(Placed { value, key, span })
+}
+
+fn check_from(
+    checker: &mut Checker<'_>,
+    raw: &raw::Route,
+    span: &Range<usize>,
+    key: &str,
+    defined: &[String],
+) -> Option<Subject> {
+    if let Some(on) = &raw.on {
+        let message = "inline routes are not offered yet: bind a queue to these subjects and name it in `from`";
+        checker.report(&on.span(), &join(key, "on"), message);
+    }
+    let Some(from) = &raw.from else {
+        if raw.on.is_none() {
+            checker.report(span, &join(key, "from"), "the key `from` is missing: the queue that messages come from");
+        }
+        return None;
+    };
+    let (name, key) = (from.as_ref(), join(key, "from"));
+    if defined.contains(name) {
+        // Its own table says what is wrong with a name that is none.
+        return Subject::new(name).ok();
+    }
+    let hint = match nearest(name, defined.iter().map(String::as_str)) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("add [queue.{name:?}]"),
+    };
+    checker.report(&from.span(), &key, format!("there is no queue `{name}`; {hint}"));
+    None
+}
+
+fn check_when(checker: &mut Checker<'_>, raw: &raw::Route, key: &str) {
+    match &raw.when {
+        Some(when) if when.as_ref().trim().is_empty() => {
+            checker.report(&when.span(), &join(key, "when"), "expected a CEL expression, found nothing");
+        }
+        Some(when) => {
+            if let Err(e) = Condition::new(when.as_ref()) {
+                checker.report(&when.span(), &join(key, "when"), e.to_string());
+            }
+        }
+        None => {
+            if let Some(first) = raw.otherwise.first() {
+                checker.report(
+                    &first.span(),
+                    &join(key, "else"),
+                    "`else` is for what `when` refuses: there is no `when`",
+                );
+            }
+        }
+    }
+}
+
+fn check_chain(checker: &mut Checker<'_>, raw: Vec<Spanned<Table<raw::Use>>>, key: &str) -> Vec<PluginUse> {
+    if let Some(beyond) = raw.get(ROUTE_PLUGINS_MAX) {
+        checker.at_most(raw.len(), ROUTE_PLUGINS_MAX, "plugins", &beyond.span(), key);
+    }
+    let mut chain = Vec::new();
+    for (n, plugin) in raw.into_iter().enumerate() {
+        let key = format!("{key}[{n}]");
+        let Table(raw) = plugin.into_inner();
+        checker.name(raw.name.as_ref(), &raw.name.span(), &join(&key, "name"));
+        let mut config = serde_json::Value::Object(serde_json::Map::new());
+        if let Some(given) = raw.config {
+            let (span, base) = (given.span(), checker.base);
+            let toml = toml::Value::Table(given.into_inner());
+            let mut report = |key: String, message: String| checker.report(&span, &key, message);
+            config = values::to_json(toml, &join(&key, "config"), base, &mut report);
+        }
+        chain.push(PluginUse { name: raw.name.into_inner(), config });
+    }
+    chain
+}
+
+fn check_on_error(checker: &mut Checker<'_>, raw: raw::OnError, key: &str, from: Option<&Subject>) -> OnError {
+    let attempts = checker.within(raw.attempts, &join(key, "attempts"), 1..=ATTEMPTS_MAX);
+    let backoff = checker.backoff(raw.backoff, &join(key, "backoff"));
+    let mut then = None;
+    if let Some(given) = raw.then {
+        let (key, span) = (join(key, "then"), given.span());
+        then = checker.queue_name(given.as_ref(), &span, &key);
+        if then.is_some() && then.as_ref() == from {
+            checker.report(&span, &key, "failed messages cannot go back to the queue they come from");
+        }
+    }
+    OnError { attempts_max: attempts.unwrap_or(ATTEMPTS), backoff, then }
+}

@@ -1,0 +1,336 @@
+//! A subscription stream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use quinn::WriteError;
+use quipu_protocol::code::Code;
+use quipu_protocol::frame::{Body, Frame};
+use quipu_protocol::limits::{SETTLE_TOKENS_MAX, TEXT_BYTES_MAX};
+use quipu_protocol::proto;
+use quipu_queue::delivery::{CREDIT_MAX, IN_FLIGHT_MAX};
+use quipu_queue::{
+    Consumer, Delivery, Outcome, Settle, SettleError, Settlement, Start, StoreFailed, SubscribeError, Token, Why,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::frames::{FrameReader, FrameWriter};
+use crate::services::Services;
+
+/// Batches of deliveries that wait to be written. Each holds one at least, and credit reaches only so far beyond what is
+/// written, so there is always room.
+const BATCHES_MAX: usize = CREDIT_MAX as usize;
+/// Tokens whose answers are not written. A client that reads cannot come there, however it spreads them over frames: it
+/// has no more deliveries than may be in flight.
+const UNANSWERED_MAX: usize = 2 * IN_FLIGHT_MAX;
+/// Longest name of a subscription.
+const NAME_BYTES_MAX: usize = 128;
+/// Bytes written at once, near enough.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// What is written.
+enum Out {
+    Deliver(Vec<Delivery>),
+    /// With the room that its tokens take among those not answered.
+    Settled(proto::Settled, OwnedSemaphorePermit),
+    End,
+    Fail(proto::Error),
+}
+
+type Answer = oneshot::Receiver<Result<Vec<Result<(), SettleError>>, StoreFailed>>;
+
+pub(super) async fn run(
+    subscribe: proto::Subscribe,
+    reader: FrameReader,
+    mut writer: FrameWriter,
+    services: Arc<Services>,
+) {
+    let (deliver, deliveries) = mpsc::channel(BATCHES_MAX);
+    let consumer = match join(&subscribe, &services, deliver).await {
+        Ok(consumer) => consumer,
+        Err(error) => return writer.fail(error).await,
+    };
+    let (created, floor) = (consumer.created, consumer.floor.0);
+    if writer.send(proto::Subscribed { created, floor, credit_max: CREDIT_MAX }).await.is_err() {
+        return;
+    }
+    let stopped = writer.stopped();
+    // Every answer has its room among `UNANSWERED_MAX`, and so there is room here; one more for the end.
+    let (out, answers) = mpsc::channel(UNANSWERED_MAX + 1);
+    let written = Arc::new(AtomicU64::new(0));
+    let writing = tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone() }));
+    let (settling, settles) = mpsc::channel(UNANSWERED_MAX);
+    let answering = tokio::spawn(answer(settles, out.clone()));
+    let room = Arc::new(Semaphore::new(UNANSWERED_MAX));
+    let mut subscription = Subscription { reader, consumer, settling, room, written };
+    let last = tokio::select! {
+        last = subscription.read() => last,
+        // A client that is gone, or stopped reading for good: its deliveries go to the others at once.
+        () = stopped => None,
+    };
+    let Subscription { mut reader, consumer, settling, .. } = subscription;
+    // What is not settled goes to the others at once; what is being settled is answered before the end.
+    drop((settling, consumer));
+    if let Some(Out::Fail(error)) = &last {
+        reader.stop(Code::from_number(error.code).unwrap_or(Code::Protocol));
+    }
+    match last {
+        Some(last) => {
+            answering.await.ok();
+            // Ignored: then the client is gone.
+            out.send(last).await.ok();
+        }
+        None => writing.abort(),
+    }
+    drop(out);
+    writing.await.ok();
+}
+
+async fn join(
+    subscribe: &proto::Subscribe,
+    services: &Services,
+    deliver: mpsc::Sender<Vec<Delivery>>,
+) -> Result<Consumer, proto::Error> {
+    let name = &subscribe.subscription;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
+        let text = format!(
+            "invalid subscription name {:?}: 1 to {NAME_BYTES_MAX} letters, digits, `-`, `_` and `.` are expected",
+            name.chars().take(NAME_BYTES_MAX).collect::<String>()
+        );
+        return Err(Code::InvalidCall.error(text));
+    }
+    if !matches!(subscribe.mode(), proto::Mode::Unspecified | proto::Mode::Shared) || subscribe.mode > 1 {
+        return Err(Code::Unsupported.error("this router has the mode `shared` alone"));
+    }
+    let start = match subscribe.start() {
+        proto::Start::New => Start::New,
+        proto::Start::Unspecified | proto::Start::First => Start::First,
+    };
+    let sink = move |batch: Vec<Delivery>| {
+        // Ignored: the client is gone, and its consumer leaves in a moment.
+        deliver.try_send(batch).ok();
+    };
+    services.store.subscribe(&subscribe.queue, name, start, sink).await.map_err(|e| match e {
+        SubscribeError::UnknownQueue(_) => Code::UnknownQueue.error(e.to_string()),
+        SubscribeError::Failed(_) => Code::Unavailable.error(e.to_string()),
+    })
+}
+
+struct Subscription {
+    reader: FrameReader,
+    consumer: Consumer,
+    settling: mpsc::Sender<Settling>,
+    /// For tokens that are not answered.
+    room: Arc<Semaphore>,
+    /// Deliveries made, which a client's credit goes beyond: those written, not those that wait for it to read.
+    written: Arc<AtomicU64>,
+}
+
+/// A `Settle` that the store has.
+struct Settling {
+    tokens: Vec<u64>,
+    answer: Answer,
+    room: OwnedSemaphorePermit,
+}
+
+impl Subscription {
+    /// Reads until the end; what is to be written last, if the client still listens.
+    async fn read(&mut self) -> Option<Out> {
+        loop {
+            let frame = match self.reader.next().await {
+                Ok(Some((frame, _))) => frame,
+                // FIN without End is as good as a reset.
+                Ok(None) => return None,
+                Err(e) => return e.to_error().map(Out::Fail),
+            };
+            match self.take(frame).await {
+                Ok(true) => {}
+                Ok(false) => return Some(Out::End),
+                Err(error) => return Some(Out::Fail(error)),
+            }
+        }
+    }
+
+    /// One frame; false at `End`. An error is for the whole stream.
+    async fn take(&mut self, frame: Frame) -> Result<bool, proto::Error> {
+        match frame.body {
+            Body::Credit(credit) => {
+                let most = self.written.load(Ordering::Acquire) + u64::from(CREDIT_MAX);
+                if credit.messages > most {
+                    let text = format!("credit for {} deliveries; at most {CREDIT_MAX} may be ahead", credit.messages);
+                    return Err(Code::Credit.error(text));
+                }
+                self.consumer.credit(credit.messages).await.map_err(unavailable)?;
+            }
+            Body::Settle(settle) => self.settle(settle).await?,
+            Body::Seek(_) => return Err(Code::Unsupported.error("seek is not offered by this router")),
+            Body::End(_) => return Ok(false),
+            other => {
+                let text = format!("{} does not belong on a subscription stream", other.name());
+                return Err(Code::Protocol.error(text));
+            }
+        }
+        Ok(true)
+    }
+
+    async fn settle(&mut self, settle: proto::Settle) -> Result<(), proto::Error> {
+        if settle.tokens.len() > SETTLE_TOKENS_MAX || settle.reason.len() > TEXT_BYTES_MAX {
+            let text =
+                format!("a Settle takes {SETTLE_TOKENS_MAX} tokens and {TEXT_BYTES_MAX} bytes of reason at most");
+            return Err(Code::TooLarge.error(text));
+        }
+        if settle.tokens.is_empty() {
+            return Err(Code::Protocol.error("a Settle without tokens"));
+        }
+        let settlement = match settle.verb() {
+            proto::Verb::Ack => Settlement::Done(Outcome::Acked),
+            proto::Verb::Nack => Settlement::Nack { delay_ms: (settle.delay_ms > 0).then_some(settle.delay_ms) },
+            proto::Verb::Reject => {
+                let reason = if settle.reason.is_empty() { "rejected".to_owned() } else { settle.reason };
+                Settlement::DeadLetter { queue: None, reason, headers: Vec::new() }
+            }
+            proto::Verb::Unspecified => {
+                return Err(Code::Protocol.error("a Settle without a verb that this version has"));
+            }
+        };
+        // A client that settles without end and never reads the answers must not hold up its other streams.
+        let full = |_| Code::Credit.error(format!("{UNANSWERED_MAX} settlements wait for their answers; read Settled"));
+        let count = u32::try_from(settle.tokens.len()).unwrap_or(u32::MAX);
+        let room = self.room.clone().try_acquire_many_owned(count).map_err(full)?;
+        let item = |token: &u64| Settle { token: Token(*token), settlement: settlement.clone(), outputs: Vec::new() };
+        let items = settle.tokens.iter().map(item).collect();
+        let answer = self.consumer.submit_settle(items).await.map_err(unavailable)?;
+        // Ignored: then nobody is there to be answered.
+        self.settling.send(Settling { tokens: settle.tokens, answer, room }).await.ok();
+        Ok(())
+    }
+}
+
+fn unavailable(e: StoreFailed) -> proto::Error {
+    Code::Unavailable.error(e.to_string())
+}
+
+/// Waits for the store's answers, in order.
+async fn answer(mut settles: mpsc::Receiver<Settling>, out: mpsc::Sender<Out>) {
+    while let Some(Settling { tokens, answer, room }) = settles.recv().await {
+        let mut settled = proto::Settled::default();
+        match answer.await {
+            Ok(Ok(results)) => {
+                for (token, result) in tokens.into_iter().zip(results) {
+                    match result {
+                        Ok(()) => settled.committed.push(token),
+                        Err(SettleError::Stale) => settled.stale.push(token),
+                        Err(e) => {
+                            settled.refused.push(token);
+                            settled.error = Some(settle_error(&e));
+                        }
+                    }
+                }
+            }
+            Ok(Err(e)) => {
+                settled.refused = tokens;
+                settled.error = Some(unavailable(e));
+            }
+            Err(_) => {
+                settled.refused = tokens;
+                settled.error = Some(Code::Unavailable.error("the store has stopped"));
+            }
+        }
+        if out.send(Out::Settled(settled, room)).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn settle_error(error: &SettleError) -> proto::Error {
+    let code = match error {
+        SettleError::NoDeadLetter(_) => Code::NoDeadLetter,
+        SettleError::NoQueue(_) => Code::NoQueue,
+        SettleError::TooLarge(_) => Code::TooLarge,
+        SettleError::Stale | SettleError::Unreadable(_) => Code::Internal,
+    };
+    code.error(error.to_string())
+}
+
+/// What waits to be written: answers, which go first and end the stream, and deliveries.
+struct Outgoing {
+    answers: mpsc::Receiver<Out>,
+    deliveries: mpsc::Receiver<Vec<Delivery>>,
+    written: Arc<AtomicU64>,
+}
+
+impl Outgoing {
+    async fn next(&mut self) -> Option<Out> {
+        tokio::select! {
+            biased;
+            answer = self.answers.recv() => answer,
+            Some(batch) = self.deliveries.recv() => Some(Out::Deliver(batch)),
+        }
+    }
+
+    /// What is there already.
+    fn ready(&mut self) -> Option<Out> {
+        self.answers.try_recv().ok().or_else(|| self.deliveries.try_recv().ok().map(Out::Deliver))
+    }
+}
+
+async fn write(mut writer: FrameWriter, mut out: Outgoing) {
+    match write_all(&mut writer, &mut out).await {
+        Ok(Some(error)) => writer.fail(error).await,
+        Ok(None) => {
+            if writer.send(proto::End {}).await.is_ok() {
+                writer.finish();
+            }
+        }
+        // The client is gone.
+        Err(_) => {}
+    }
+}
+
+/// Writes until the last frame; the error that it is, if it is one.
+async fn write_all(writer: &mut FrameWriter, out: &mut Outgoing) -> Result<Option<proto::Error>, WriteError> {
+    while let Some(first) = out.next().await {
+        let mut next = Some(first);
+        while let Some(said) = next {
+            match said {
+                Out::Deliver(batch) => {
+                    for delivery in batch {
+                        out.written.fetch_add(1, Ordering::AcqRel);
+                        put_delivery(writer, delivery);
+                        if writer.waiting() >= WRITE_BYTES {
+                            writer.flush().await?;
+                        }
+                    }
+                }
+                Out::Settled(settled, _room) => writer.put(settled),
+                Out::End => {
+                    writer.flush().await?;
+                    return Ok(None);
+                }
+                Out::Fail(error) => return Ok(Some(error)),
+            }
+            next = if writer.waiting() < WRITE_BYTES { out.ready() } else { None };
+        }
+        writer.flush().await?;
+    }
+    Ok(None)
+}
+
+fn put_delivery(writer: &mut FrameWriter, delivery: Delivery) {
+    let why = match delivery.why {
+        Why::First => proto::Why::First,
+        Why::Nacked => proto::Why::Nacked,
+        Why::Returned => proto::Why::Returned,
+    };
+    let payload: Bytes = delivery.stored.payload.clone();
+    let deliver = proto::Deliver {
+        token: delivery.token.0,
+        offset: delivery.offset.0,
+        attempt: delivery.attempt,
+        why: why.into(),
+        message: delivery.stored.header.clone(),
+    };
+    writer.put(Frame::with_payload(deliver, payload));
+}

@@ -1,0 +1,118 @@
+//! SIGKILL under load.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use quipu_client::{Client, OutgoingMessage, PublisherOptions, Receipt, Subscribe};
+use quipu_tests::{TestServer, soon};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+
+use crate::QUIPU;
+
+const KILLS: usize = 10;
+/// Messages acknowledged between two kills, at least.
+const BETWEEN_KILLS: u64 = 400;
+
+/// Every message goes to `even` or `odd` by a plugin, and to `copies` by a second route.
+const CONFIG: &str = r#"
+[queue.in]
+[queue.even]
+[queue.odd]
+[queue.copies]
+[[route]]
+name = "sort"
+from = "in"
+plugins = [{ name = "route-by-field", config = { field = "half", table = { even = "even", odd = "odd" } } }]
+to = ["odd"]
+[[route]]
+name = "copy"
+from = "in"
+to = ["copies"]
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_acknowledged_message_is_at_each_destination_exactly_once_after_ten_kills() {
+    let mut server = TestServer::start(QUIPU, CONFIG).await;
+    let client = server.client().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (count, mut acknowledged) = watch::channel(0);
+    let load = tokio::spawn(publish(client.clone(), stop.clone(), count));
+    for kill in 0..KILLS {
+        let wanted = (kill as u64 + 1) * BETWEEN_KILLS;
+        soon("acknowledgements", acknowledged.wait_for(|count| *count >= wanted)).await.expect("the publisher");
+        server.kill().await;
+        server.restart().await;
+    }
+    stop.store(true, Ordering::Release);
+    let stored = soon("the last receipts", load).await.expect("the publisher");
+    assert!(stored.len() as u64 >= KILLS as u64 * BETWEEN_KILLS);
+    for queue in ["copies", "even", "odd"] {
+        let here = |id: &&String| queue == "copies" || half_of(number_of(id)) == queue;
+        let expected: HashSet<String> = stored.iter().filter(here).cloned().collect();
+        consume(&client, queue, expected).await;
+    }
+    // Nothing more is to come, so nothing came twice.
+    let appended = [appended(&client, "in").await, appended(&client, "copies").await];
+    assert_eq!(appended, [stored.len() as u64; 2]);
+    assert_eq!(appended_sum(&client).await, stored.len() as u64);
+    client.close().await;
+}
+
+fn number_of(id: &str) -> u64 {
+    id.trim_start_matches("message-").parse().expect("a number")
+}
+
+fn half_of(n: u64) -> &'static str {
+    if n.is_multiple_of(2) { "even" } else { "odd" }
+}
+
+/// Publishes until told to stop, over every reconnection; the ids of what was acknowledged.
+async fn publish(client: Client, stop: Arc<AtomicBool>, acknowledged: watch::Sender<u64>) -> HashSet<String> {
+    let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
+    let (sender, mut receipts) = mpsc::channel::<(String, quipu_client::PendingReceipt)>(256);
+    let counting = tokio::spawn(async move {
+        let mut ids = HashSet::new();
+        while let Some((id, receipt)) = receipts.recv().await {
+            match receipt.await.expect("a receipt, if late") {
+                Receipt::Stored(_) | Receipt::Duplicate(_) => assert!(ids.insert(id)),
+                Receipt::Routed => panic!("nothing is routed inline"),
+            }
+            acknowledged.send_modify(|count| *count += 1);
+        }
+        ids
+    });
+    let mut n = 0;
+    while !stop.load(Ordering::Acquire) {
+        let (id, half) = (format!("message-{n}"), half_of(n));
+        let payload = json!({ "n": n, "half": half }).to_string();
+        let receipt = publisher.publish(OutgoingMessage::new("in", payload).id(&id)).await.expect("published");
+        sender.send((id, receipt)).await.expect("counted");
+        n += 1;
+    }
+    drop(sender);
+    counting.await.expect("counted")
+}
+
+/// Takes messages out of a queue until each of these arrived; fails where one comes twice, or another.
+async fn consume(client: &Client, queue: &str, mut expected: HashSet<String>) {
+    let mut subscriber = client.subscribe(Subscribe::new(queue, "test")).await.expect("a subscriber");
+    while !expected.is_empty() {
+        let delivery = soon("a delivery", subscriber.next()).await.expect("open").expect("a delivery");
+        let root = delivery.message.headers.first("quipu-root").expect("an origin");
+        assert!(expected.remove(root), "{queue}: {root} came twice, or should not be here");
+        delivery.ack_later().await.expect("settled");
+    }
+    subscriber.close().await.expect("closed");
+}
+
+/// Messages ever appended to a queue.
+async fn appended(client: &Client, queue: &str) -> u64 {
+    let answer = client.call("queue.show", json!({ "queue": queue })).await.expect("an answer");
+    answer["queue"]["next_offset"].as_u64().expect("a count")
+}
+
+async fn appended_sum(client: &Client) -> u64 {
+    appended(client, "even").await + appended(client, "odd").await
+}

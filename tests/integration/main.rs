@@ -1,0 +1,12 @@
+//! The router as its users meet it: the real binary, over real QUIC, on a real disk, with plugins built from source.
+
+mod bad_input;
+mod commands;
+mod crash;
+mod credit;
+mod demo;
+mod hostile;
+mod shutdown;
+
+/// The binary under test.
+const QUIPU: &str = env!("CARGO_BIN_EXE_quipu");
