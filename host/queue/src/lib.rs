@@ -23,7 +23,9 @@ mod store;
 
 pub use commit::{Offset, Outcome, Stored};
 pub use delivery::{ConsumerId, Token, Why};
-pub use plan::{Output, PublishError, Published, QueueSettings, Receipt, Settle, SettleError, Settlement, Target};
+pub use plan::{
+    Output, PublishError, Published, QueueSettings, Receipt, Settle, SettleError, Settlement, Target, backoff,
+};
 pub use store::{
     Consumer, Delivery, OpenError, QueueInfo, Start, Store, StoreConfig, StoreFailed, SubscribeError, SubscriptionInfo,
 };

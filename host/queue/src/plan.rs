@@ -155,7 +155,7 @@ pub(crate) enum Finish {
 #[derive(Debug)]
 pub(crate) struct Plan<'a> {
     state: &'a mut State,
-    bodies: &'a dyn BodiesDebug,
+    bodies: &'a dyn Bodies,
     time_ms: u64,
     operations: Vec<Operation>,
     /// Of the operations, near enough and never less.
@@ -169,10 +169,6 @@ pub(crate) struct Plan<'a> {
     queues_made: u32,
     subscriptions_made: HashMap<(QueueId, String), SubscriptionId>,
 }
-
-/// [`Bodies`] that can be printed, for the derive above.
-pub(crate) trait BodiesDebug: Bodies + std::fmt::Debug {}
-impl<T: Bodies + std::fmt::Debug> BodiesDebug for T {}
 
 /// The subscription that a settlement belongs to.
 #[derive(Debug, Clone, Copy)]
@@ -230,7 +226,7 @@ impl QueueSettings {
 
 impl<'a> Plan<'a> {
     /// An empty plan for a record of at most so many bytes.
-    pub(crate) fn new(state: &'a mut State, bodies: &'a dyn BodiesDebug, bytes_max: usize, now_ms: u64) -> Self {
+    pub(crate) fn new(state: &'a mut State, bodies: &'a dyn Bodies, bytes_max: usize, now_ms: u64) -> Self {
         let time_ms = now_ms.max(state.time_ms);
         // What is older than the window is no duplicate, also where no commit came to say how late it is.
         state.dedup.expire(time_ms);
@@ -536,8 +532,8 @@ fn refer(input: &mut Option<Payload>, places: &[(QueueId, Offset)]) {
     }
 }
 
-/// The delay after so many failed attempts.
-fn backoff(backoff_ms: &[u64], attempts: u32) -> u64 {
+/// The delay after so many failed attempts, in milliseconds: a step for each, and the last one goes on.
+pub fn backoff(backoff_ms: &[u64], attempts: u32) -> u64 {
     let at = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
     backoff_ms.get(at).or(backoff_ms.last()).copied().unwrap_or(0)
 }

@@ -91,7 +91,7 @@ pub(crate) struct QueueRow {
 }
 
 /// Where messages are that memory no longer holds.
-pub trait Bodies {
+pub trait Bodies: std::fmt::Debug {
     /// An unsettled message.
     ///
     /// # Errors

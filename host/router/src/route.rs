@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quipu_protocol::Message;
-use quipu_queue::{Consumer, Delivery, Outcome, Output, Settle, SettleError, Settlement, Store, SubscribeError};
+use quipu_queue::{
+    Consumer, Delivery, Outcome, Output, Settle, SettleError, Settlement, Store, SubscribeError, backoff,
+};
 
 use crate::chain::{Chain, Decision};
 use crate::stats::{PluginInfo, RouteInfo};
@@ -339,9 +341,7 @@ impl Work {
     }
 
     fn backoff_ms(&self, attempts: u32) -> u64 {
-        let steps = &self.on_error.backoff_ms;
-        let step = usize::try_from(attempts).unwrap_or(usize::MAX).saturating_sub(1);
-        steps.get(step).or(steps.last()).copied().unwrap_or(0)
+        backoff(&self.on_error.backoff_ms, attempts)
     }
 
     fn dead_letter(&self, reason: String, said: Vec<(String, String)>) -> (End, Settlement) {
