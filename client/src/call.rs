@@ -11,8 +11,8 @@ use crate::error::{Lost, Refusal};
 use crate::link::Shared;
 use crate::stream::{OpenError, Stream};
 
-/// For the answer.
-const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// For the answer, where the caller does not say.
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -31,13 +31,13 @@ pub enum CallError {
     Lost(#[from] Lost),
 }
 
-pub(crate) async fn call(shared: &Shared, method: &str, arguments: &Value) -> Result<Value, CallError> {
+pub(crate) async fn call(shared: &Shared, method: &str, arguments: &Value, wait: Duration) -> Result<Value, CallError> {
     let payload = Bytes::from(serde_json::to_vec(arguments)?);
     let frame = Frame::with_payload(proto::AdminCall { method: method.into() }, payload);
     let session = shared.session().await?;
     let mut stream = Stream::open(&session, frame, shared.config.open_timeout).await.map_err(told_apart)?;
     stream.writer.finish_once_written();
-    let answer = stream.answer(ANSWER_WAIT).await.map_err(told_apart)?;
+    let answer = stream.answer(wait).await.map_err(told_apart)?;
     match answer.body {
         Body::AdminAnswer(_) => Ok(serde_json::from_slice(&answer.payload)?),
         other => Err(Lost::Protocol(format!("{} in answer to a call", other.name())).into()),

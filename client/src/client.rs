@@ -72,7 +72,16 @@ impl Client {
     ///
     /// [`CallError`] where the router refuses, or there is no answer.
     pub async fn call(&self, method: &str, arguments: Value) -> Result<Value, CallError> {
-        call::call(&self.shared, method, &arguments).await
+        self.call_within(method, arguments, call::ANSWER_WAIT).await
+    }
+
+    /// As [`call`](Self::call), but waits so long for the answer: for what takes its time, as `store.backup` does.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`] where the router refuses, or there is no answer.
+    pub async fn call_within(&self, method: &str, arguments: Value, wait: Duration) -> Result<Value, CallError> {
+        call::call(&self.shared, method, &arguments, wait).await
     }
 
     /// What the router calls this connection now; none while there is no connection.

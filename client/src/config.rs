@@ -47,7 +47,8 @@ pub struct Reconnect {
     /// The longest pause. Default 5 s.
     pub delay_max: Duration,
     /// From the loss on; everything pending then fails. Default 60 s. Keep it below the router's dedup window (2 min
-    /// by default), so that what is sent again is still known.
+    /// by default), so that what is sent again is still known; [named publishers](crate::PublisherOptions::name) are
+    /// known at any time.
     pub give_up_after: Duration,
 }
 

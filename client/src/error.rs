@@ -33,12 +33,25 @@ pub enum Lost {
         /// What the last attempt came to.
         last: String,
     },
+    /// Another publisher of the same name has taken over: this one stops, and so does what it has pending.
+    #[error("fenced: {}", .0.text)]
+    Fenced(Refusal),
     /// The router refuses it, and would again.
     #[error("the router refuses: {0}")]
     Refused(Refusal),
     /// The router sent what `quipu/1` does not allow there.
     #[error("the router broke the protocol: {0}")]
     Protocol(String),
+}
+
+impl Lost {
+    /// Because of a refusal that is final.
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        match refusal.code() {
+            Some(Code::Fenced) => Self::Fenced(refusal),
+            _ => Self::Refused(refusal),
+        }
+    }
 }
 
 impl Refusal {

@@ -22,7 +22,8 @@
 //!
 //! **Reconnecting.** A lost connection is made again, with growing pauses, until [`Reconnect::give_up_after`] has
 //! passed. Publishers then send again, in order and under the same ids, what has no receipt, and the router leaves out
-//! what it has; subscribers subscribe again, and what they held comes to them, or to others, once more.
+//! what it has, where it had it within its dedup window; a publisher with a [name](PublisherOptions::name) needs neither
+//! ids nor a window. Subscribers subscribe again, and what they held comes to them, or to others, once more.
 //!
 //! **Bounds.** Nothing here grows without a limit: a publisher holds so many unanswered messages, a subscriber so many
 //! deliveries, and who asks for more waits.
@@ -57,5 +58,5 @@ pub use publisher::{PendingReceipt, Position, PublishError, Publisher, Publisher
 pub use quipu_protocol::code::Code;
 pub use quipu_protocol::{Headers, Key, Message, MessageError, MessageId, Subject};
 pub use stream::OpenError;
-pub use subscriber::{Delivery, SettleError, Settled, Start, Subscribe, SubscribeError, Subscriber, Why};
+pub use subscriber::{Delivery, Mode, SettleError, Settled, Start, Subscribe, SubscribeError, Subscriber, Why};
 pub use tls::TrustError;

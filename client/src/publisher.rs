@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+use quipu_protocol::code::Code;
 use quipu_protocol::{MessageError, proto};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -17,6 +18,8 @@ use crate::stream::OpenError;
 mod driver;
 mod window;
 
+use driver::Driver;
+
 /// Publishes that the task may not have looked at yet.
 const COMMANDS_MAX: usize = 1_024;
 
@@ -27,9 +30,20 @@ const PENDING_BYTES_MIN: usize = 1 << 10;
 /// How a publisher works.
 #[derive(Debug, Clone)]
 pub struct PublisherOptions {
+    /// The name of a *named publisher*: 1 to 255 ASCII letters, digits, `-`, `_`, `.` and `:`. Default none.
+    ///
+    /// The router then knows each message by its place in the order of this publisher: whatever is sent again after a
+    /// lost connection is stored once, however long that took, and no ids are made (`ids` means nothing). Opening a
+    /// name fences whoever has it: that publisher fails with [`Lost::Fenced`] and does not come back.
+    pub name: Option<String>,
     /// Whether messages without an id get one (a UUID, version 7), so that what is sent again after a lost connection
     /// is not stored twice. Without, such messages fail then with [`ReceiptError::Ambiguous`]. Default true.
     pub ids: bool,
+    /// Whether a message that the router has no room for now ([`Code::is_full`]) is sent again, with growing pauses in
+    /// which nothing else is sent either, until [`Reconnect::give_up_after`](crate::Reconnect::give_up_after) has
+    /// passed; messages that were under way behind it are stored before it then. Default false: its receipt is an
+    /// error, with [`ReceiptError::is_retryable`].
+    pub retry_refused: bool,
     /// Most bytes of messages without a receipt, each counted with at least 1 KiB; [`Publisher::publish`] waits
     /// beyond. Default 16 MiB, hence at most 16,384 messages. One larger message is let through alone.
     pub pending_bytes_max: usize,
@@ -61,7 +75,8 @@ pub enum Receipt {
     Stored(Vec<Position>),
     /// Published before, under the same subject and id; where it went then.
     ///
-    /// A message whose id is of this library's making is never that: sent again, it counts as stored.
+    /// A message whose id is of this library's making is never that: sent again, it counts as stored. From a named
+    /// publisher, and without positions: stored, but the receipt was lost with the connection, and with it the places.
     Duplicate(Vec<Position>),
     /// Taken by inline routes, none of which stored anything.
     Routed,
@@ -102,6 +117,21 @@ pub enum ReceiptError {
     Lost(#[from] Lost),
 }
 
+impl ReceiptError {
+    /// The router's code, where it refuses the message and this version knows it.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(refusal) => refusal.code(),
+            Self::Ambiguous | Self::Lost(_) => None,
+        }
+    }
+
+    /// Whether publishing the same message later may do better: nothing of it is stored, and the router says so.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.retryable)
+    }
+}
+
 enum Command {
     Publish { message: Encoded, waiter: Waiter },
     Flush(oneshot::Sender<()>),
@@ -111,23 +141,24 @@ enum Command {
 /// Who gets a message's receipt, and the room that the message takes until then.
 struct Waiter {
     answer: oneshot::Sender<Result<Receipt, ReceiptError>>,
-    _room: OwnedSemaphorePermit,
+    room: OwnedSemaphorePermit,
 }
 
 impl Default for PublisherOptions {
     fn default() -> Self {
-        Self { ids: true, pending_bytes_max: 16 << 20 }
+        Self { name: None, ids: true, retry_refused: false, pending_bytes_max: 16 << 20 }
     }
 }
 
 impl Publisher {
     pub(crate) async fn open(shared: Arc<Shared>, options: PublisherOptions) -> Result<Self, OpenError> {
         let session = shared.session().await?;
-        let opened = driver::open(&session, shared.config.open_timeout).await?;
+        let opening = proto::OpenPublisher { name: options.name.clone().unwrap_or_default(), epoch: 0 };
+        let open = driver::open(&session, &opening, shared.config.open_timeout).await?;
         let payload_bytes_max = session.limits.payload_bytes;
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let lost = Arc::new(OnceLock::new());
-        tokio::spawn(driver::run(shared, receiver, lost.clone(), opened));
+        tokio::spawn(Driver::new(shared, receiver, &options, opening).run(open, lost.clone()));
         let room = Arc::new(Semaphore::new(options.pending_bytes_max.clamp(PENDING_BYTES_MIN, u32::MAX as usize)));
         Ok(Self { commands, room, options, payload_bytes_max, lost })
     }
@@ -140,12 +171,13 @@ impl Publisher {
     ///
     /// [`PublishError`] where the message breaks a rule, or the publisher works no more.
     pub async fn publish(&self, message: impl Into<OutgoingMessage>) -> Result<PendingReceipt, PublishError> {
-        let message = message.into().encode(self.options.ids, self.payload_bytes_max)?;
+        let ids = self.options.ids && self.options.name.is_none();
+        let message = message.into().encode(ids, self.payload_bytes_max)?;
         let bytes = (message.header.len() + message.payload.len()).max(PENDING_BYTES_MIN);
         let bytes = u32::try_from(bytes.min(self.options.pending_bytes_max.max(PENDING_BYTES_MIN))).unwrap_or(u32::MAX);
         let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| self.reason())?;
         let (answer, receipt) = oneshot::channel();
-        let publish = Command::Publish { message, waiter: Waiter { answer, _room: room } };
+        let publish = Command::Publish { message, waiter: Waiter { answer, room } };
         self.commands.send(publish).await.map_err(|_| self.reason())?;
         Ok(PendingReceipt { answer: receipt, lost: self.lost.clone() })
     }

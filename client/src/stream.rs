@@ -1,5 +1,6 @@
 //! Streams of frames: one task reads each, its owner writes in pieces that can be given up at any moment.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -15,6 +16,9 @@ use crate::link::Session;
 
 /// Frames that a reader may be ahead of the stream's owner; beyond, QUIC's flow control stops the router.
 const FRAMES_AHEAD_MAX: usize = 64;
+
+/// Bytes of a block of small frames: below what makes an allocator tidy up whenever one is freed.
+const BLOCK_BYTES: usize = 32 << 10;
 
 /// Bytes asked of QUIC at once.
 const READ_BYTES: usize = 64 << 10;
@@ -109,7 +113,7 @@ impl From<WriteError> for Broken {
 impl Broken {
     /// Because of an error frame.
     pub(crate) fn refused(refusal: Refusal) -> Self {
-        if refusal.retryable { Self::Retry((&refusal).into()) } else { Self::Final(Lost::Refused(refusal)) }
+        if refusal.retryable { Self::Retry((&refusal).into()) } else { Self::Final(Lost::refused(refusal)) }
     }
 
     /// Because of a frame that does not belong there.
@@ -131,36 +135,51 @@ impl Broken {
 /// the middle of a frame.
 pub(crate) struct FrameWriter {
     send: SendStream,
-    waiting: BytesMut,
-    chunk: Bytes,
+    /// Whole blocks, which go to the stream as they are; then the one that is being filled.
+    blocks: VecDeque<Bytes>,
+    blocks_bytes: usize,
+    filling: BytesMut,
     finished: bool,
 }
 
 impl FrameWriter {
     pub(crate) fn new(send: SendStream) -> Self {
-        Self { send, waiting: BytesMut::new(), chunk: Bytes::new(), finished: false }
+        Self { send, blocks: VecDeque::new(), blocks_bytes: 0, filling: BytesMut::new(), finished: false }
     }
 
     /// Puts a frame behind those that wait to be written.
     pub(crate) fn push(&mut self, frame: impl Into<Frame>) {
-        frame.into().encode(&mut self.waiting);
+        frame.into().encode(&mut self.filling);
     }
 
-    /// For frames that are encoded in place.
+    /// For one of many frames that are encoded in place. Blocks are of one size, so that nothing is copied to grow them.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
-        &mut self.waiting
+        if self.filling.len() >= BLOCK_BYTES / 2 {
+            self.close_block();
+        }
+        if self.filling.capacity() == 0 {
+            self.filling.reserve(BLOCK_BYTES);
+        }
+        &mut self.filling
+    }
+
+    fn close_block(&mut self) {
+        self.blocks_bytes += self.filling.len();
+        self.blocks.push_back(self.filling.split().freeze());
     }
 
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.waiting.len() + self.chunk.len()
+        self.blocks_bytes + self.filling.len()
     }
 
     /// Writes as much as the stream takes now, once it takes anything. Cancel-safe.
     pub(crate) async fn write_some(&mut self) -> Result<(), WriteError> {
-        if self.chunk.is_empty() {
-            self.chunk = self.waiting.split().freeze();
+        if self.blocks.is_empty() {
+            self.close_block();
         }
-        self.send.write_chunks(std::slice::from_mut(&mut self.chunk)).await?;
+        let written = self.send.write_chunks(self.blocks.make_contiguous()).await?;
+        self.blocks.drain(..written.chunks);
+        self.blocks_bytes -= written.bytes;
         Ok(())
     }
 
@@ -273,7 +292,7 @@ impl Stream {
             Some(Ok(frame)) => Ok(frame),
             ended => Err(match Broken::ended(ended.and_then(Result::err).as_ref()) {
                 Broken::Retry(setback) => OpenError::Disconnected(setback.why),
-                Broken::Final(Lost::Refused(refusal)) => OpenError::Refused(refusal),
+                Broken::Final(Lost::Refused(refusal) | Lost::Fenced(refusal)) => OpenError::Refused(refusal),
                 Broken::Final(lost) => OpenError::Lost(lost),
             }),
         }

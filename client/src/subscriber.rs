@@ -29,8 +29,11 @@ const COMMANDS_MAX: usize = 1_024;
 pub struct Subscribe {
     /// The queue.
     pub queue: String,
-    /// The subscription, which is made where there is none of this name. Its consumers share its messages.
+    /// The subscription, which is made where there is none of this name.
     pub subscription: String,
+    /// How its consumers share its messages; fixed when it is made, and refused with [`ModeMismatch`](crate::Code::ModeMismatch) where it
+    /// has another. Default [`Mode::Shared`].
+    pub mode: Mode,
     /// Where a subscription starts that this makes. Default [`Start::First`].
     pub start: Start,
     /// Deliveries that may wait here to be taken, over and above those that were taken and are not settled. At least
@@ -46,6 +49,22 @@ pub enum Start {
     First,
     /// With the next message that the queue gets.
     New,
+    /// With the message at this offset; the oldest where that is gone, the next to come where it is not there yet.
+    Offset(u64),
+    /// With the first message that the queue got at this time or later, in Unix milliseconds.
+    Time(u64),
+}
+
+/// How the consumers of a subscription share its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Each message goes to whichever has room.
+    #[default]
+    Shared,
+    /// As `Shared`, but messages of one key go to one consumer, in order.
+    KeyShared,
+    /// All go to the consumer that came first; the others wait for it to go away.
+    Exclusive,
 }
 
 /// Takes the deliveries of one subscription, together with its other consumers.
@@ -59,8 +78,8 @@ pub struct Subscriber {
 
 /// A message to work on and to settle.
 ///
-/// Dropped unsettled, nothing happens until the subscriber is closed, or loses its connection: then the message goes
-/// to whoever is there.
+/// Dropped unsettled, nothing happens until its time to settle is over ([`Subscriber::ack_deadline`]), the subscriber is
+/// closed, or its connection lost: then the message goes to whoever is there.
 pub struct Delivery {
     /// The message.
     pub message: Message,
@@ -70,6 +89,8 @@ pub struct Delivery {
     pub attempt: u32,
     /// Why it is delivered.
     pub why: Why,
+    /// How often the router stopped uncleanly while the message was perhaps in a consumer's hands.
+    pub crashes: u32,
     token: u64,
     /// Of the stream it came on; tokens mean nothing on another.
     stream: u64,
@@ -85,6 +106,10 @@ pub enum Why {
     Nacked,
     /// A consumer went away with it.
     Returned,
+    /// A consumer did not settle it in time.
+    Expired,
+    /// The router stopped uncleanly, and a consumer may have had it.
+    Crashed,
     /// For a reason that this version does not know.
     Other,
 }
@@ -94,8 +119,8 @@ pub enum Why {
 pub enum Settled {
     /// It is on disk.
     Committed,
-    /// The delivery was not this consumer's any more: its connection was lost, or the router took it back. It changed
-    /// nothing.
+    /// The delivery was not this consumer's any more: its connection was lost, its time over, or it was acked through.
+    /// It changed nothing.
     Stale,
 }
 
@@ -123,6 +148,10 @@ pub enum SettleError {
     /// once the subscriber is closed it goes to another.
     #[error("the router refuses: {0}")]
     Refused(Refusal),
+    /// The delivery is not this consumer's any more, so that it cannot be extended: the message is delivered again, or
+    /// was settled.
+    #[error("the delivery is not this consumer's any more")]
+    Stale,
     /// The stream was lost before the answer: it is settled, or delivered again.
     #[error("the connection was lost before the answer: the message is settled, or delivered again")]
     Unanswered,
@@ -139,9 +168,10 @@ enum Command {
 }
 
 impl Subscribe {
-    /// From the first message, with a prefetch of 256.
+    /// Shared, from the first message, with a prefetch of 256.
     pub fn new(queue: &str, subscription: &str) -> Self {
-        Self { queue: queue.into(), subscription: subscription.into(), start: Start::First, prefetch: 256 }
+        let (queue, subscription) = (queue.into(), subscription.into());
+        Self { queue, subscription, mode: Mode::Shared, start: Start::First, prefetch: 256 }
     }
 }
 
@@ -149,7 +179,7 @@ impl Subscriber {
     pub(crate) async fn open(shared: Arc<Shared>, subscribe: Subscribe) -> Result<Self, SubscribeError> {
         let session = shared.session().await?;
         let opened = driver::open(&session, &subscribe, shared.config.open_timeout).await?;
-        let inbox = Arc::new(Inbox::default());
+        let inbox = Arc::new(Inbox::new(opened.ack_deadline()));
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
         let (done, closed) = oneshot::channel();
         let driver = driver::Driver::new(shared, subscribe, inbox.clone(), commands.downgrade(), receiver);
@@ -164,6 +194,15 @@ impl Subscriber {
     /// [`SubscribeError`], once, where the subscription is over: refused, ended, or no connection to be had.
     pub async fn next(&mut self) -> Option<Result<Delivery, SubscribeError>> {
         std::future::poll_fn(|cx| self.inbox.poll_take(cx)).await
+    }
+
+    /// How long each delivery may stay unsettled before the router takes it back, unless it is
+    /// [extended](Delivery::extend); none where the queue has no such limit. As of the last time that this subscribed.
+    ///
+    /// The time runs while a delivery waits here to be taken, too: where work is slow, have a small
+    /// [`prefetch`](Subscribe::prefetch).
+    pub fn ack_deadline(&self) -> Option<Duration> {
+        self.inbox.ack_deadline()
     }
 
     /// Waits until every settlement handed over so far is answered, whatever the answer.
@@ -215,6 +254,37 @@ impl Delivery {
     /// [`SettleError`] where there is no answer.
     pub async fn ack(self) -> Result<Settled, SettleError> {
         self.settle(Verdict::Ack).await
+    }
+
+    /// This one is done, and so are all deliveries of an earlier offset that this subscriber has and has not settled.
+    /// Waits until that is on disk.
+    ///
+    /// Settling one of the others later comes to [`Settled::Stale`]; so it does for those that waited to be taken and
+    /// are given out after this. Cancelled, it may be carried out or not.
+    ///
+    /// # Errors
+    ///
+    /// [`SettleError`] where there is no answer.
+    pub async fn ack_through(self) -> Result<Settled, SettleError> {
+        self.settle(Verdict::AckThrough).await
+    }
+
+    /// Not done yet: from now on, so much time to settle it, 1 ms to 12 h. Of no effect where the queue has no
+    /// [deadline](Subscriber::ack_deadline).
+    ///
+    /// Cancelled, it may be carried out or not.
+    ///
+    /// # Errors
+    ///
+    /// [`SettleError::Stale`] where the time was over already or the connection lost, and the message goes to whoever
+    /// is there; another where there is no answer, or the time is not within its limits.
+    pub async fn extend(&self, time: Duration) -> Result<(), SettleError> {
+        let (answer, settled) = oneshot::channel();
+        self.hand_over(Verdict::extend(time), Some(answer)).await?;
+        match settled.await.unwrap_or(Err(SettleError::Closed))? {
+            Settled::Committed => Ok(()),
+            Settled::Stale => Err(SettleError::Stale),
+        }
     }
 
     /// Not done: back to the queue, for another attempt after this delay; zero leaves the delay to the queue.
@@ -278,7 +348,7 @@ impl Delivery {
         settled.await.unwrap_or(Err(SettleError::Closed))
     }
 
-    async fn hand_over(self, verdict: Verdict, answer: Option<Answer>) -> Result<(), SettleError> {
+    async fn hand_over(&self, verdict: Verdict, answer: Option<Answer>) -> Result<(), SettleError> {
         let settle = Command::Settle { stream: self.stream, token: self.token, verdict, answer };
         self.commands.send(settle).await.map_err(|_| SettleError::Closed)
     }
@@ -291,6 +361,7 @@ impl fmt::Debug for Delivery {
             .field("offset", &self.offset)
             .field("attempt", &self.attempt)
             .field("why", &self.why)
+            .field("crashes", &self.crashes)
             .finish_non_exhaustive()
     }
 }
@@ -307,6 +378,18 @@ impl From<proto::Why> for Why {
             proto::Why::Unspecified | proto::Why::First => Self::First,
             proto::Why::Nacked => Self::Nacked,
             proto::Why::Returned => Self::Returned,
+            proto::Why::Expired => Self::Expired,
+            proto::Why::Crashed => Self::Crashed,
+        }
+    }
+}
+
+impl From<Mode> for proto::Mode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Shared => Self::Shared,
+            Mode::KeyShared => Self::KeyShared,
+            Mode::Exclusive => Self::Exclusive,
         }
     }
 }

@@ -35,6 +35,14 @@ pub enum Code {
     NoQueue = 33,
     /// The store cannot take messages now. Retry later.
     Unavailable = 34,
+    /// A newer epoch or stream of this named publisher has taken over.
+    Fenced = 35,
+    /// A queue that the message goes to is full. Retry later.
+    QueueFull = 36,
+    /// The disk has less room than the router keeps in reserve. Retry later.
+    DiskFull = 37,
+    /// More is published than the router can take in. Retry later.
+    Overloaded = 38,
 
     /// There is no such queue.
     UnknownQueue = 48,
@@ -42,6 +50,8 @@ pub enum Code {
     UnknownSubscription = 49,
     /// A reject where there is no dead-letter queue to take it.
     NoDeadLetter = 50,
+    /// The subscription has another mode.
+    ModeMismatch = 51,
 
     /// No such admin method, or arguments or names that do not fit a call.
     InvalidCall = 64,
@@ -49,7 +59,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::Internal,
         Self::Protocol,
         Self::TooLarge,
@@ -64,9 +74,14 @@ impl Code {
         Self::InvalidMessage,
         Self::NoQueue,
         Self::Unavailable,
+        Self::Fenced,
+        Self::QueueFull,
+        Self::DiskFull,
+        Self::Overloaded,
         Self::UnknownQueue,
         Self::UnknownSubscription,
         Self::NoDeadLetter,
+        Self::ModeMismatch,
         Self::InvalidCall,
     ];
 
@@ -77,7 +92,13 @@ impl Code {
 
     /// Whether the same request may succeed later.
     pub fn is_retryable(self) -> bool {
-        matches!(self, Self::Internal | Self::Timeout | Self::Busy | Self::Stopping | Self::Unavailable)
+        let ours = matches!(self, Self::Internal | Self::Timeout | Self::Busy | Self::Stopping | Self::Unavailable);
+        ours || self.is_full()
+    }
+
+    /// Whether there is only no room for a message now: publishing the same one later is right.
+    pub fn is_full(self) -> bool {
+        matches!(self, Self::QueueFull | Self::DiskFull | Self::Overloaded)
     }
 
     /// An error frame's header with this code.
@@ -105,6 +126,14 @@ mod tests {
             assert_eq!(Code::from_number(code as u32), Some(code));
         }
         assert_eq!(Code::from_number(0), None);
+    }
+
+    #[test]
+    fn what_is_full_may_be_tried_again_and_what_is_fenced_may_not() {
+        let full = Code::ALL.into_iter().filter(|code| code.is_full()).collect::<Vec<_>>();
+        assert_eq!(full, [Code::QueueFull, Code::DiskFull, Code::Overloaded]);
+        assert!(full.into_iter().all(Code::is_retryable));
+        assert!(![Code::Fenced, Code::ModeMismatch].into_iter().any(Code::is_retryable));
     }
 
     #[test]

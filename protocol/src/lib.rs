@@ -10,6 +10,7 @@ mod id;
 pub mod limits;
 mod message;
 pub mod pattern;
+mod publisher;
 mod scan;
 pub mod subject;
 
@@ -17,6 +18,7 @@ pub use headers::{HeaderError, Headers};
 pub use id::{IdError, MessageId};
 pub use message::{Key, KeyError, Message, MessageError};
 pub use pattern::SubjectPattern;
+pub use publisher::{PublisherName, PublisherNameError};
 pub use subject::{Subject, SubjectError};
 
 /// The ALPN of this protocol, version 1.

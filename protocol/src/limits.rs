@@ -36,3 +36,10 @@ pub const RECEIPT_RESULTS_MAX: usize = 512;
 pub const SETTLE_TOKENS_MAX: usize = 1_024;
 /// Longest reason in a `Settle`, error text or notice, in bytes.
 pub const TEXT_BYTES_MAX: usize = 4 << 10;
+/// Longest name of a named publisher, in bytes.
+pub const PUBLISHER_NAME_BYTES_MAX: usize = 255;
+/// Most sequences before a named publisher's last one of which the router remembers that they were refused; hence the
+/// most that it lets be under way.
+pub const PUBLISHER_REFUSED_MAX: usize = 4_096;
+/// Longest time to settle that an extension may ask for, in milliseconds: 12 hours.
+pub const EXTEND_MS_MAX: u64 = 12 * 60 * 60 * 1_000;

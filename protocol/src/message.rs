@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message as _;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use crate::headers::{HeaderError, Headers};
 use crate::id::{IdError, MessageId};
@@ -10,6 +11,9 @@ use crate::limits::{HEADERS_MAX, ROUTER_HEADERS_MAX};
 use crate::proto;
 use crate::scan;
 use crate::subject::{Subject, SubjectError};
+
+/// Number of the field `key` of a `MessageHeader`.
+const KEY_FIELD: u32 = 4;
 
 /// A message: what producers publish, plugins see and consumers get. Immutable once stored.
 #[derive(Debug, Clone, PartialEq)]
@@ -156,23 +160,47 @@ impl Message {
 
     /// The header as it goes on the wire and to disk. The payload goes beside it.
     pub fn encode_header(&self) -> Bytes {
-        let header = proto::MessageHeader {
-            id: self.id.as_str().into(),
-            subject: self.subject.as_str().into(),
-            origin_subject: self.origin_subject.as_str().into(),
-            key: self.key.as_ref().map(|key| key.0.clone()),
-            headers: self.headers.iter().map(|(n, v)| proto::Header { name: n.into(), value: v.into() }).collect(),
-            reply_to: self.reply_to.as_ref().map(|s| s.as_str().into()).unwrap_or_default(),
-            published_ms: self.published_ms,
-            deliver_at_ms: self.deliver_at_ms.unwrap_or(0),
-            expires_ms: self.expires_ms.unwrap_or(0),
-            priority: self.priority.into(),
-            hops: self.hops.into(),
-        };
-        let mut bytes = Vec::with_capacity(header.encoded_len() + self.unknown.len());
-        header.encode_raw(&mut bytes);
+        let texts = self.id.as_str().len() + self.subject.as_str().len() + self.origin_subject.as_str().len();
+        let headers: usize = self.headers.iter().map(|(name, value)| name.len() + value.len() + 12).sum();
+        let key = self.key.as_ref().map_or(0, |key| key.0.len());
+        let reply_to = self.reply_to.as_ref().map_or("", Subject::as_str);
+        let mut bytes = Vec::with_capacity(texts + headers + key + reply_to.len() + self.unknown.len() + 64);
+        put_text(1, self.id.as_str(), &mut bytes);
+        put_text(2, self.subject.as_str(), &mut bytes);
+        put_text(3, self.origin_subject.as_str(), &mut bytes);
+        if let Some(key) = &self.key {
+            put_bytes(KEY_FIELD, &key.0, &mut bytes);
+        }
+        for (name, value) in self.headers.iter() {
+            encode_key(5, WireType::LengthDelimited, &mut bytes);
+            encode_varint(text_bytes(name) + text_bytes(value), &mut bytes);
+            put_text(1, name, &mut bytes);
+            put_text(2, value, &mut bytes);
+        }
+        put_text(6, reply_to, &mut bytes);
+        put_number(7, self.published_ms, &mut bytes);
+        put_number(8, self.deliver_at_ms.unwrap_or(0), &mut bytes);
+        put_number(9, self.expires_ms.unwrap_or(0), &mut bytes);
+        put_number(10, self.priority.into(), &mut bytes);
+        put_number(11, self.hops.into(), &mut bytes);
         bytes.extend_from_slice(&self.unknown);
         bytes.into()
+    }
+
+    /// A hash of the key of an encoded header, without decoding the rest; none without a key, or where the bytes are no
+    /// header. The same for the life of a store: FNV-1a with 64 bits, mixed as in MurmurHash3's finaliser, so that slots
+    /// are taken evenly.
+    pub fn key_hash(mut header: &[u8]) -> Option<u64> {
+        use prost::encoding::{DecodeContext, decode_key, decode_varint, skip_field};
+        while !header.is_empty() {
+            let (field, wire) = decode_key(&mut header).ok()?;
+            if field == KEY_FIELD && wire == WireType::LengthDelimited {
+                let length = usize::try_from(decode_varint(&mut header).ok()?).ok()?;
+                return Some(hash(header.get(..length)?));
+            }
+            skip_field(wire, field, &mut header, DecodeContext::default()).ok()?;
+        }
+        None
     }
 
     /// The header of a publish of this message without an id, for a router that is to give one.
@@ -229,6 +257,40 @@ const KNOWN_FIELD_MAX: u32 = 11;
 /// Fields of a header besides the repeated ones, with room for those of later versions.
 const OTHER_FIELDS_MAX: usize = 32;
 
+/// A field as prost writes it, without a structure that owns it: nothing where it is empty.
+fn put_text(field: u32, text: &str, out: &mut Vec<u8>) {
+    if !text.is_empty() {
+        put_bytes(field, text.as_bytes(), out);
+    }
+}
+
+fn put_bytes(field: u32, bytes: &[u8], out: &mut Vec<u8>) {
+    encode_key(field, WireType::LengthDelimited, out);
+    encode_varint(bytes.len() as u64, out);
+    out.extend_from_slice(bytes);
+}
+
+fn put_number(field: u32, number: u64, out: &mut Vec<u8>) {
+    if number > 0 {
+        encode_key(field, WireType::Varint, out);
+        encode_varint(number, out);
+    }
+}
+
+/// What [`put_text`] writes for a field below 16.
+fn text_bytes(text: &str) -> u64 {
+    if text.is_empty() { 0 } else { 1 + encoded_len_varint(text.len() as u64) as u64 + text.len() as u64 }
+}
+
+fn hash(bytes: &[u8]) -> u64 {
+    let fnv = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = (fnv ^ (fnv >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let mixed = (mixed ^ (mixed >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    mixed ^ (mixed >> 33)
+}
+
 fn parse(header: &Bytes) -> Result<proto::MessageHeader, MessageError> {
     if header.len() > FRAME_HEADER_BYTES_MAX {
         return Err(MessageError::HeaderBytes(header.len()));
@@ -256,6 +318,17 @@ mod tests {
         message.key = Some(Key::new(&b"\x00k"[..]).expect("a key"));
         message.priority = 3;
         message
+    }
+
+    #[test]
+    fn is_encoded_as_prost_does_it() {
+        let mut sent = message();
+        sent.headers.add("empty", "").expect("a header");
+        sent.headers.add("long", &"x".repeat(300)).expect("a header");
+        let encoded = sent.encode_header();
+        let mut known = proto::MessageHeader::decode(encoded.clone()).expect("a header").encode_to_vec();
+        known.extend_from_slice(&sent.unknown);
+        assert_eq!(encoded, known);
     }
 
     #[test]

@@ -59,8 +59,8 @@ fn control_any() -> impl Strategy<Value = Frame> {
 fn publisher_any() -> impl Strategy<Value = Frame> {
     prop_oneof![
         (".{0,20}", any::<u64>()).prop_map(|(name, epoch)| proto::OpenPublisher { name, epoch }.into()),
-        (any::<u64>(), any::<u64>()).prop_map(|(last_sequence, messages)| {
-            proto::Opened { last_sequence, credit: Some(proto::Credit { messages, bytes: 9 }) }.into()
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(last_sequence, messages, epoch)| {
+            proto::Opened { last_sequence, credit: Some(proto::Credit { messages, bytes: 9 }), epoch }.into()
         }),
         (any::<u64>(), bytes_any(300), bytes_any(2000)).prop_map(|(sequence, message, payload)| {
             Frame::with_payload(proto::Publish { sequence, message }, payload)
@@ -73,21 +73,22 @@ fn publisher_any() -> impl Strategy<Value = Frame> {
 fn subscription_any() -> impl Strategy<Value = Frame> {
     let tokens = || prop::collection::vec(any::<u64>(), 0..50);
     prop_oneof![
-        (".{0,20}", ".{0,20}", 0..3i32).prop_map(|(queue, subscription, start)| {
-            proto::Subscribe { queue, subscription, mode: 1, start }.into()
-        }),
-        (any::<bool>(), any::<u64>(), any::<u32>()).prop_map(|(created, floor, credit_max)| proto::Subscribed {
-            created,
-            floor,
-            credit_max
-        }
-        .into()),
-        (any::<u64>(), any::<u64>(), any::<u32>(), bytes_any(300), bytes_any(2000)).prop_map(
-            |(token, offset, attempt, message, payload)| {
-                Frame::with_payload(proto::Deliver { token, offset, attempt, why: 1, message }, payload)
+        (".{0,20}", ".{0,20}", 0..4i32, 0..5i32, any::<u64>(), any::<u64>()).prop_map(
+            |(queue, subscription, mode, start, start_offset, start_ms)| {
+                proto::Subscribe { queue, subscription, mode, start, start_offset, start_ms }.into()
             }
         ),
-        (0..4i32, tokens(), any::<u64>(), ".{0,20}").prop_map(|(verb, tokens, delay_ms, reason)| proto::Settle {
+        (any::<bool>(), any::<u64>(), any::<u32>(), any::<u64>(), 0..4i32).prop_map(
+            |(created, floor, credit_max, ack_deadline_ms, mode)| {
+                proto::Subscribed { created, floor, credit_max, ack_deadline_ms, mode }.into()
+            }
+        ),
+        (any::<u64>(), any::<u64>(), any::<u32>(), 0..6i32, bytes_any(300), any::<u32>(), bytes_any(2000)).prop_map(
+            |(token, offset, attempt, why, message, crashes, payload)| {
+                Frame::with_payload(proto::Deliver { token, offset, attempt, why, message, crashes }, payload)
+            }
+        ),
+        (0..6i32, tokens(), any::<u64>(), ".{0,20}").prop_map(|(verb, tokens, delay_ms, reason)| proto::Settle {
             verb,
             tokens,
             delay_ms,

@@ -131,3 +131,20 @@ async fn a_reader_that_has_enough_is_no_error() {
     let again = tokio::time::timeout(std::time::Duration::from_secs(10), again).await.expect("given back");
     assert_eq!(again, "kept\n");
 }
+
+#[tokio::test]
+async fn a_name_and_patience_can_be_given_to_pub() {
+    let server = TestServer::start(QUIPU, "[queue.q]\nmax_messages = 2\n").await;
+    let input = server.directory().join("input");
+    std::fs::write(&input, "same\nsame\n").expect("written");
+    let told = server.cli(&["pub", "q", "--file", "input", "--name", "till-7"]).await;
+    assert!(told.starts_with("2 stored, 0 duplicate, 0 rejected"), "{told}");
+    let refused = server.cli_output(&["pub", "q", "--message", "more"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("queue \"q\" is full"));
+    let arguments = ["pub", "q", "--message", "more", "--retry-refused"];
+    let (told, taken) =
+        tokio::join!(server.cli(&arguments), server.cli(&["sub", "q", "--subscription", "s", "-n", "3"]));
+    assert!(told.starts_with("1 stored"), "{told}");
+    assert_eq!(taken, "same\nsame\nmore\n");
+}

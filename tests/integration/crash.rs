@@ -1,17 +1,21 @@
 //! SIGKILL under load.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use quipu_client::{Client, OutgoingMessage, PublisherOptions, Receipt, Subscribe};
+use quipu_client::{Client, Mode, OutgoingMessage, PublisherOptions, Receipt, Subscribe, Why};
 use quipu_tests::{TestServer, soon};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use crate::QUIPU;
 
-const KILLS: usize = 10;
+/// Kills of the router; `QUIPU_KILLS` sets another number.
+const KILLS: usize = 20;
+/// Keys of the messages.
+const KEYS: u64 = 16;
 /// Messages acknowledged between two kills, at least.
 const BETWEEN_KILLS: u64 = 400;
 
@@ -30,16 +34,21 @@ to = ["odd"]
 name = "copy"
 from = "in"
 to = ["copies"]
+parallel = 2
+[queue.direct]
+subjects = ["in"]
 "#;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_acknowledged_message_is_at_each_destination_exactly_once_after_ten_kills() {
+async fn each_acknowledged_message_is_at_each_destination_exactly_once_and_in_order_after_kills() {
+    let kills = std::env::var("QUIPU_KILLS").map_or(KILLS, |text| text.parse().expect("a number"));
     let mut server = TestServer::start(QUIPU, CONFIG).await;
     let client = server.client().await;
     let stop = Arc::new(AtomicBool::new(false));
     let (count, mut acknowledged) = watch::channel(0);
     let load = tokio::spawn(publish(client.clone(), stop.clone(), count));
-    for kill in 0..KILLS {
+    let consumer = tokio::spawn(consume_all(client.clone(), stop.clone()));
+    for kill in 0..kills {
         let wanted = (kill as u64 + 1) * BETWEEN_KILLS;
         soon("acknowledgements", acknowledged.wait_for(|count| *count >= wanted)).await.expect("the publisher");
         server.kill().await;
@@ -47,7 +56,8 @@ async fn each_acknowledged_message_is_at_each_destination_exactly_once_after_ten
     }
     stop.store(true, Ordering::Release);
     let stored = soon("the last receipts", load).await.expect("the publisher");
-    assert!(stored.len() as u64 >= KILLS as u64 * BETWEEN_KILLS);
+    assert!(stored.len() as u64 >= kills as u64 * BETWEEN_KILLS);
+    soon("the consumer's end", consumer).await.expect("the consumer");
     for queue in ["copies", "even", "odd"] {
         let here = |id: &&String| queue == "copies" || half_of(number_of(id)) == queue;
         let expected: HashSet<String> = stored.iter().filter(here).cloned().collect();
@@ -57,7 +67,37 @@ async fn each_acknowledged_message_is_at_each_destination_exactly_once_after_ten
     let appended = [appended(&client, "in").await, appended(&client, "copies").await];
     assert_eq!(appended, [stored.len() as u64; 2]);
     assert_eq!(appended_sum(&client).await, stored.len() as u64);
+    assert_balanced(&client).await;
     client.close().await;
+}
+
+/// Reads and settles through all kills, as messages come: each at least once, and each key in order.
+async fn consume_all(client: Client, stop: Arc<AtomicBool>) {
+    let subscribe = Subscribe { mode: Mode::KeyShared, ..Subscribe::new("direct", "through") };
+    let mut subscriber = client.subscribe(subscribe).await.expect("a subscriber");
+    let mut last: HashMap<u64, u64> = HashMap::new();
+    while !stop.load(Ordering::Acquire) {
+        let Ok(next) = tokio::time::timeout(Duration::from_millis(50), subscriber.next()).await else { continue };
+        let delivery = next.expect("open").expect("a delivery");
+        let n = number_of(delivery.message.id.as_str());
+        let known = last.entry(n % KEYS).or_insert(n);
+        // One that comes again was in hand when the router was killed.
+        assert!(n >= *known || delivery.why != Why::First, "message {n} of its key after {known}");
+        *known = (*known).max(n);
+        // Stale where the router was killed in between.
+        delivery.ack_later().await.ok();
+    }
+    subscriber.close().await.expect("closed");
+}
+
+/// Both sides of every subscription's ledger are the same.
+async fn assert_balanced(client: &Client) {
+    let answer = client.call("ledger", json!({})).await.expect("an answer");
+    let rows = answer["subscriptions"].as_array().expect("rows").clone();
+    assert!(rows.len() >= 6, "{answer}");
+    for row in rows {
+        assert_eq!(row["came"], row["accounted"], "{row}");
+    }
 }
 
 fn number_of(id: &str) -> u64 {
@@ -87,7 +127,10 @@ async fn publish(client: Client, stop: Arc<AtomicBool>, acknowledged: watch::Sen
     while !stop.load(Ordering::Acquire) {
         let (id, half) = (format!("message-{n}"), half_of(n));
         let payload = json!({ "n": n, "half": half }).to_string();
-        let receipt = publisher.publish(OutgoingMessage::new("in", payload).id(&id)).await.expect("published");
+        let receipt = publisher
+            .publish(OutgoingMessage::new("in", payload).id(&id).key((n % KEYS).to_string()))
+            .await
+            .expect("published");
         sender.send((id, receipt)).await.expect("counted");
         n += 1;
     }

@@ -6,6 +6,7 @@ use quipu_protocol::code::Code;
 use quipu_protocol::frame::{Body, Frame};
 use quipu_protocol::{Message, MessageId, proto};
 use quipu_tests::{RawClient, RawStream, TestServer, soon};
+use serde_json::json;
 
 use crate::QUIPU;
 
@@ -14,8 +15,12 @@ const CONFIG: &str = "[queue.q]\n";
 const PAYLOAD_BYTES: usize = 256 << 10;
 
 fn publish(sequence: u64, bytes: usize) -> Frame {
+    publish_to("q", sequence, bytes)
+}
+
+fn publish_to(queue: &str, sequence: u64, bytes: usize) -> Frame {
     let id = MessageId::new("unused").expect("an id");
-    let header = Message::new(id, Subject::new("q").expect("a subject"), "").encode_header_without_id();
+    let header = Message::new(id, Subject::new(queue).expect("a subject"), "").encode_header_without_id();
     Frame::with_payload(proto::Publish { sequence, message: header }, Bytes::from(vec![b'x'; bytes]))
 }
 
@@ -52,7 +57,15 @@ async fn four_stalled_publishers_do_not_stop_their_clients_acks() {
     }
     assert!(sent * PAYLOAD_BYTES > 12 << 20, "more than the windows hold: {sent} messages");
     let mut subscription = client.open().await;
-    subscription.put(proto::Subscribe { queue: "q".into(), subscription: "s".into(), mode: 1, start: 1 }).await;
+    subscription
+        .put(proto::Subscribe {
+            queue: "q".into(),
+            subscription: "s".into(),
+            mode: 1,
+            start: 1,
+            ..proto::Subscribe::default()
+        })
+        .await;
     assert!(matches!(subscription.next().await.expect("an answer").body, Body::Subscribed(_)));
     subscription.put(proto::Credit { messages: sent as u64, bytes: 0 }).await;
     let (mut delivered, mut settled) = (0, 0);
@@ -82,6 +95,56 @@ async fn four_stalled_publishers_do_not_stop_their_clients_acks() {
         }
     }
     assert_eq!(receipts, sent);
+}
+
+/// Two messages of 8 MiB do not fit into a budget of 16 MiB beside their headers. The one that finds no room is thrown
+/// away and refused; its stream goes on, and so does the router.
+#[tokio::test]
+async fn more_than_the_router_can_take_in_is_refused_and_read_nonetheless() {
+    const LARGE: usize = 8 << 20;
+    let config = "journal_segment = \"32MiB\"\n[limits]\ningest = \"16MiB\"\n[queue.free]\n\
+                  [queue.q]\nmax_messages = 1\non_full = \"block\"\n";
+    let server = TestServer::start(QUIPU, config).await;
+    let (client, _control) = RawClient::connect(&server).await;
+    let (mut first, _) = open_publisher(&client).await;
+    first.put(publish(1, 1)).await;
+    assert!(matches!(first.next().await.expect("open").body, Body::Receipt(_)));
+    // Waits for room in the queue, and has half the budget until then.
+    first.put(publish(2, LARGE)).await;
+    let looks = server.client().await;
+    soon("a publish that waits", async {
+        let taken = async || looks.call("status", json!({})).await.expect("an answer")["ingest_bytes"].as_u64();
+        while taken().await < Some(LARGE as u64) {}
+    })
+    .await;
+    let (mut second, _) = open_publisher(&client).await;
+    second.put(publish(1, LARGE)).await;
+    let Body::Receipt(refused) = second.next().await.expect("open").body else { panic!("no receipt") };
+    let Some(proto::result::Kind::Error(error)) = &refused.results[0].kind else { panic!("{refused:?}") };
+    assert_eq!((Code::from_number(error.code), error.retryable), (Some(Code::Overloaded), true));
+    // Whoever is small finds room, and once the queue has room, so does the large one.
+    second.put(publish_to("free", 2, 1)).await;
+    let stored = loop {
+        match second.next().await.expect("open").body {
+            Body::Receipt(receipt) => break receipt,
+            Body::Credit(_) => {}
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(stored.results[0].kind, Some(proto::result::Kind::Stored(_))), "{stored:?}");
+    let mut stream = subscribe(&client, 2).await;
+    for _ in 0..2 {
+        let tokens = vec![delivery(&mut stream).await.token];
+        stream.put(proto::Settle { verb: 1, tokens, ..proto::Settle::default() }).await;
+        assert!(matches!(stream.next().await.expect("open").body, Body::Settled(_)));
+    }
+    loop {
+        match first.next().await.expect("open").body {
+            Body::Receipt(receipt) => break assert_eq!((receipt.first, receipt.last), (2, 2)),
+            Body::Credit(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -129,7 +192,15 @@ async fn fill(client: &RawClient, count: u64) {
 
 async fn subscribe(client: &RawClient, credit: u64) -> RawStream {
     let mut stream = client.open().await;
-    stream.put(proto::Subscribe { queue: "q".into(), subscription: "s".into(), mode: 1, start: 1 }).await;
+    stream
+        .put(proto::Subscribe {
+            queue: "q".into(),
+            subscription: "s".into(),
+            mode: 1,
+            start: 1,
+            ..proto::Subscribe::default()
+        })
+        .await;
     assert!(matches!(stream.next().await.expect("an answer").body, Body::Subscribed(_)));
     stream.put(proto::Credit { messages: credit, bytes: 0 }).await;
     stream

@@ -5,8 +5,14 @@ mod commands;
 mod crash;
 mod credit;
 mod demo;
+mod disk;
 mod hostile;
+mod limits;
+mod memory;
+mod operations;
+mod publishers;
 mod shutdown;
+mod subscriptions;
 
 /// The binary under test.
 const QUIPU: &str = env!("CARGO_BIN_EXE_quipu");

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use quipu_client::{Client, ClientConfig, Reconnect, Trust};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -22,7 +22,8 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// Starts a router with this configuration, to which a port and a small store are added.
+    /// Starts a router with this configuration, to which a port and a small store are added. It may begin with more keys
+    /// of `[store]`, `journal_segment` the first of them.
     ///
     /// # Panics
     ///
@@ -38,8 +39,9 @@ impl TestServer {
     ///
     /// Where it does not start.
     pub async fn start_in(binary: &str, config: &str, directory: TempDir) -> Self {
-        let head = "[listen]\nquic = \"127.0.0.1:0\"\n[store]\npath = \"data\"\njournal_segment = \"4MiB\"\n";
-        std::fs::write(directory.path().join("quipu.toml"), format!("{head}{config}")).expect("written");
+        let head = "[listen]\nquic = \"127.0.0.1:0\"\n[store]\npath = \"data\"\n";
+        let segment = if config.starts_with("journal_segment") { "" } else { "journal_segment = \"4MiB\"\n" };
+        std::fs::write(directory.path().join("quipu.toml"), format!("{head}{segment}{config}")).expect("written");
         let (process, address) = spawn(Path::new(binary), directory.path(), "127.0.0.1:0").await;
         Self { binary: binary.into(), directory, address, process }
     }
@@ -123,8 +125,35 @@ impl TestServer {
     ///
     /// Where the process is gone already.
     pub fn signal_terminate(&self) {
-        let pid = i32::try_from(self.process.id().expect("it runs")).ok().and_then(Pid::from_raw);
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
         kill_process(pid.expect("a process id"), Signal::TERM).expect("it runs");
+    }
+
+    /// Writes that pass this offset of any file fail from now on, as on a full disk; none: as many as fit.
+    ///
+    /// # Panics
+    ///
+    /// Where the system does not let this process say so.
+    pub fn limit_file_bytes(&self, bytes: Option<u64>) {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        let before = getrlimit(Resource::Fsize);
+        prlimit(pid, Resource::Fsize, Rlimit { current: bytes.or(before.maximum), ..before }).expect("a limit");
+    }
+
+    /// The most memory that the process has had so far, in bytes.
+    ///
+    /// # Panics
+    ///
+    /// Where the process is gone already.
+    pub fn memory_bytes_max(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the high-water mark");
+        let kib = line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("a number of KiB") << 10
+    }
+
+    fn pid(&self) -> u32 {
+        self.process.id().expect("it runs")
     }
 
     /// Whether the process still runs.

@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quipu_protocol::frame::{Body, Frame};
 use quipu_protocol::proto;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::window::Window;
-use super::{COMMANDS_MAX, Command, ReceiptError, Waiter};
+use super::window::{Window, is_full};
+use super::{COMMANDS_MAX, Command, PublisherOptions, ReceiptError, Waiter};
+use crate::backoff::{Backoff, seed};
 use crate::error::Lost;
 use crate::link::{Link, Session, Shared};
 use crate::retry::Retry;
@@ -27,34 +28,35 @@ pub(super) struct Open {
     opened: proto::Opened,
 }
 
-pub(super) async fn open(session: &Session, wait: Duration) -> Result<Open, OpenError> {
-    let mut stream = Stream::open(session, proto::OpenPublisher::default().into(), wait).await?;
+pub(super) async fn open(session: &Session, opening: &proto::OpenPublisher, wait: Duration) -> Result<Open, OpenError> {
+    let mut stream = Stream::open(session, opening.clone().into(), wait).await?;
     match stream.answer(wait).await?.body {
         // So far on that counting would end is no sequence.
-        Body::Opened(opened) if opened.last_sequence < u64::MAX / 2 => Ok(Open { stream, opened }),
+        Body::Opened(opened) if opened.last_sequence < u64::MAX / 2 && is_epoch_of(&opened, opening) => {
+            Ok(Open { stream, opened })
+        }
+        Body::Opened(opened) => Err(Lost::Protocol(format!("{opened:?} in answer to {opening:?}")).into()),
         other => Err(Lost::Protocol(format!("{} in answer to OpenPublisher", other.name())).into()),
     }
 }
 
-pub(super) async fn run(shared: Arc<Shared>, commands: mpsc::Receiver<Command>, lost: Arc<OnceLock<Lost>>, open: Open) {
-    let retry = Retry::new(shared.clone());
-    let mut driver = Driver {
-        shared,
-        commands,
-        window: Window::new(),
-        flushes: VecDeque::new(),
-        closers: Vec::new(),
-        closing: false,
-        retry,
-    };
-    let reason = driver.streams(open).await;
-    driver.end(&reason, &lost).await;
+fn is_epoch_of(opened: &proto::Opened, opening: &proto::OpenPublisher) -> bool {
+    match opening.epoch {
+        0 => opening.name.is_empty() == (opened.epoch == 0),
+        epoch => epoch == opened.epoch,
+    }
 }
 
-struct Driver {
+pub(super) struct Driver {
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
     window: Window<Waiter>,
+    /// What opens the next stream.
+    opening: proto::OpenPublisher,
+    /// Nothing is sent before, because the router has no room.
+    pause: Option<Instant>,
+    full: Backoff,
+    retry_refused: bool,
     /// Who waits until every message before this ordinal is answered.
     flushes: VecDeque<(u64, oneshot::Sender<()>)>,
     closers: Vec<oneshot::Sender<()>>,
@@ -64,6 +66,32 @@ struct Driver {
 }
 
 impl Driver {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        commands: mpsc::Receiver<Command>,
+        options: &PublisherOptions,
+        opening: proto::OpenPublisher,
+    ) -> Self {
+        Self {
+            commands,
+            window: Window::new(options.name.is_some()),
+            opening,
+            pause: None,
+            full: Backoff::new(shared.config.reconnect, seed()),
+            retry_refused: options.retry_refused,
+            flushes: VecDeque::new(),
+            closers: Vec::new(),
+            closing: false,
+            retry: Retry::new(shared.clone()),
+            shared,
+        }
+    }
+
+    pub(super) async fn run(mut self, open: Open, lost: Arc<OnceLock<Lost>>) {
+        let reason = self.streams(open).await;
+        self.end(&reason, &lost).await;
+    }
+
     /// Goes from stream to stream until there is nothing left to do, or no way to do it.
     async fn streams(&mut self, mut open: Open) -> Lost {
         loop {
@@ -89,15 +117,16 @@ impl Driver {
     /// Works on one stream until it is ended as it should be, because all is done or the connection goes away.
     async fn stream(&mut self, open: Open) -> Result<(), Broken> {
         let Open { mut stream, opened } = open;
-        self.window.opened(opened);
+        self.opening.epoch = opened.epoch;
+        self.window.opened(opened).map_err(|e| Broken::Final(Lost::Protocol(e.0)))?;
         let mut link = self.shared.link.clone();
         let leaving = link.wait_for(|link| !matches!(link, Link::Up(_)));
         tokio::pin!(leaving);
         let (mut frames, mut commands) = (Vec::new(), Vec::new());
         let (mut left, mut stopping, mut ended) = (false, false, false);
         loop {
-            while !stopping && stream.writer.waiting_bytes() < AHEAD_BYTES && self.window.send(stream.writer.buffer()) {
-            }
+            let may_send = !stopping && self.pause.is_none();
+            while may_send && stream.writer.waiting_bytes() < AHEAD_BYTES && self.window.send(stream.writer.buffer()) {}
             let done = if stopping { self.window.sent() == 0 } else { self.closing && self.window.is_empty() };
             if done && !ended {
                 ended = true;
@@ -136,6 +165,7 @@ impl Driver {
                 written = stream.writer.write_some(), if waiting > 0 => {
                     written.map_err(Broken::from)?;
                 }
+                () = until(self.pause), if self.pause.is_some() => self.pause = None,
             }
         }
     }
@@ -158,11 +188,7 @@ impl Driver {
         let frame = frame.map_err(|e| Broken::ended(Some(&e)))?;
         match frame.body {
             Body::Receipt(receipt) => {
-                let answers = self.window.receipt(receipt).map_err(|e| Broken::Final(Lost::Protocol(e.0)))?;
-                for (waiter, answer) in answers {
-                    // Not everyone waits for receipts.
-                    waiter.answer.send(answer).ok();
-                }
+                self.receipt(receipt)?;
                 self.retry.worked();
                 self.answer_flushes();
             }
@@ -173,6 +199,29 @@ impl Driver {
             _ => return Err(Broken::unexpected(&frame)),
         }
         Ok(false)
+    }
+
+    fn receipt(&mut self, receipt: proto::Receipt) -> Result<(), Broken> {
+        if !receipt.results.iter().any(is_full) {
+            self.full.reset();
+        } else if self.retry_refused && self.pause.is_none() {
+            let now = Instant::now();
+            let asked = receipt.results.iter().map(asked_pause).max().unwrap_or_default();
+            let asked = asked.min(self.shared.config.reconnect.give_up_after);
+            self.pause = self.full.pause(now).map(|pause| now + pause.max(asked));
+        }
+        let answers = self.window.receipt(receipt, self.pause.is_some());
+        let mut room: Option<OwnedSemaphorePermit> = None;
+        for (waiter, answer) in answers.map_err(|e| Broken::Final(Lost::Protocol(e.0)))? {
+            // Not everyone waits for receipts.
+            waiter.answer.send(answer).ok();
+            // Given back all at once.
+            match &mut room {
+                Some(room) => room.merge(waiter.room),
+                None => room = Some(waiter.room),
+            }
+        }
+        Ok(())
     }
 
     fn answer_flushes(&mut self) {
@@ -199,10 +248,10 @@ impl Driver {
                 self.retry.failed(&session, &setback).await?;
             }
             session = self.shared.session().await?;
-            broken = match open(&session, self.shared.config.open_timeout).await {
+            broken = match open(&session, &self.opening, self.shared.config.open_timeout).await {
                 Ok(open) => return Ok(open),
                 Err(OpenError::Refused(refusal)) if refusal.retryable => Some((&refusal).into()),
-                Err(OpenError::Refused(refusal)) => return Err(Lost::Refused(refusal)),
+                Err(OpenError::Refused(refusal)) => return Err(Lost::refused(refusal)),
                 Err(OpenError::Lost(lost)) => return Err(lost),
                 Err(e) => Some(e.to_string().into()),
             };
@@ -231,5 +280,20 @@ impl Driver {
                 }
             }
         }
+    }
+}
+
+/// How long the router asks to wait before this message is sent again.
+fn asked_pause(result: &proto::Result) -> Duration {
+    match &result.kind {
+        Some(proto::result::Kind::Error(error)) => Duration::from_millis(error.after_ms),
+        _ => Duration::ZERO,
+    }
+}
+
+async fn until(pause: Option<Instant>) {
+    match pause {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

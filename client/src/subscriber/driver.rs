@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::inbox::Inbox;
 use super::ledger::Ledger;
-use super::{Answer, Command, Delivery, SettleError, Settled, Start, Subscribe, SubscribeError, Why};
+use super::{Answer, Command, Delivery, Mode, SettleError, Settled, Start, Subscribe, SubscribeError, Why};
 use crate::error::Lost;
 use crate::link::{Link, Session, Shared};
 use crate::retry::Retry;
@@ -28,29 +28,53 @@ const AHEAD_BYTES: usize = 128 << 10;
 /// A subscription's stream, as the router opened it.
 pub(super) struct Open {
     stream: Stream,
-    credit_max: u32,
+    subscribed: proto::Subscribed,
+}
+
+impl Open {
+    pub(super) fn ack_deadline(&self) -> Option<Duration> {
+        Some(Duration::from_millis(self.subscribed.ack_deadline_ms)).filter(|deadline| !deadline.is_zero())
+    }
 }
 
 pub(super) async fn open(session: &Session, subscribe: &Subscribe, wait: Duration) -> Result<Open, SubscribeError> {
-    let start = match subscribe.start {
-        Start::First => proto::Start::First,
-        Start::New => proto::Start::New,
-    };
-    let frame = proto::Subscribe {
-        queue: subscribe.queue.clone(),
-        subscription: subscribe.subscription.clone(),
-        mode: proto::Mode::Shared.into(),
-        start: start.into(),
-    };
     let told_apart = |e| match e {
         OpenError::Refused(refusal) => SubscribeError::Refused(refusal),
         OpenError::Lost(lost) => SubscribeError::Lost(lost),
         e => SubscribeError::Open(e),
     };
-    let mut stream = Stream::open(session, frame.into(), wait).await.map_err(told_apart)?;
+    let mut stream = Stream::open(session, frame(subscribe).into(), wait).await.map_err(told_apart)?;
     match stream.answer(wait).await.map_err(told_apart)?.body {
-        Body::Subscribed(subscribed) => Ok(Open { stream, credit_max: subscribed.credit_max }),
+        Body::Subscribed(subscribed) if has_mode(&subscribed, subscribe.mode) => Ok(Open { stream, subscribed }),
+        Body::Subscribed(other) => {
+            Err(Lost::Protocol(format!("{:?} in the place of {subscribe:?}", other.mode())).into())
+        }
         other => Err(Lost::Protocol(format!("{} in answer to Subscribe", other.name())).into()),
+    }
+}
+
+fn frame(subscribe: &Subscribe) -> proto::Subscribe {
+    let (start, start_offset, start_ms) = match subscribe.start {
+        Start::First => (proto::Start::First, 0, 0),
+        Start::New => (proto::Start::New, 0, 0),
+        Start::Offset(offset) => (proto::Start::Offset, offset, 0),
+        Start::Time(ms) => (proto::Start::Time, 0, ms),
+    };
+    proto::Subscribe {
+        queue: subscribe.queue.clone(),
+        subscription: subscribe.subscription.clone(),
+        mode: proto::Mode::from(subscribe.mode).into(),
+        start: start.into(),
+        start_offset,
+        start_ms,
+    }
+}
+
+/// A router that knows but one mode does not say which.
+fn has_mode(subscribed: &proto::Subscribed, mode: Mode) -> bool {
+    match subscribed.mode() {
+        proto::Mode::Unspecified => mode == Mode::Shared,
+        said => said == mode.into(),
     }
 }
 
@@ -138,9 +162,10 @@ impl Driver {
 
     /// Works on one stream until it is ended as it should be, because the subscriber closes or the connection goes.
     async fn stream(&mut self, open: Open) -> Result<(), End> {
-        let Open { mut stream, credit_max } = open;
+        self.inbox.subscribed(open.ack_deadline());
+        let Open { mut stream, subscribed } = open;
         self.number += 1;
-        self.ledger = Ledger::new(self.subscribe.prefetch, credit_max);
+        self.ledger = Ledger::new(self.subscribe.prefetch, subscribed.credit_max);
         let mut link = self.shared.link.clone();
         let leaving = link.wait_for(|link| !matches!(link, Link::Up(_)));
         tokio::pin!(leaving);
@@ -239,11 +264,11 @@ impl Driver {
             return Err(broken("more deliveries than credit".into()));
         }
         let why = proto::Why::try_from(deliver.why).map_or(Why::Other, Why::from);
-        let proto::Deliver { token, offset, attempt, message, .. } = deliver;
+        let proto::Deliver { token, offset, attempt, message, crashes, .. } = deliver;
         let message = Message::decode(message, payload).map_err(|e| broken(format!("delivery {offset}: {e}")))?;
         // Without a subscriber there is nobody to take it, and `End` gives it back.
         if let (false, Some(commands)) = (phase.stopping, self.sender.upgrade()) {
-            self.inbox.push(Delivery { message, offset, attempt, why, token, stream: self.number, commands });
+            self.inbox.push(Delivery { message, offset, attempt, why, crashes, token, stream: self.number, commands });
         }
         Ok(())
     }

@@ -4,12 +4,12 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::{Delivery, SubscribeError};
 
-#[derive(Default)]
 pub(super) struct Inbox {
     state: Mutex<State>,
     /// Wakes the driver: enough was taken, or the subscriber closes.
@@ -25,6 +25,7 @@ struct State {
     wake_at: u64,
     closed: bool,
     end: End,
+    ack_deadline: Option<Duration>,
     waker: Option<Waker>,
 }
 
@@ -37,6 +38,11 @@ enum End {
 }
 
 impl Inbox {
+    pub(super) fn new(ack_deadline: Option<Duration>) -> Self {
+        let state = State { ack_deadline, ..State::default() };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
     pub(super) fn poll_take(&self, cx: &Context<'_>) -> Poll<Option<Result<Delivery, SubscribeError>>> {
         let mut state = self.lock();
         if let Some(delivery) = state.deliveries.pop_front() {
@@ -84,6 +90,15 @@ impl Inbox {
         let mut state = self.lock();
         state.wake_at = state.taken + wake_after;
         state.taken
+    }
+
+    pub(super) fn ack_deadline(&self) -> Option<Duration> {
+        self.lock().ack_deadline
+    }
+
+    /// What the router says to a new stream.
+    pub(super) fn subscribed(&self, ack_deadline: Option<Duration>) {
+        self.lock().ack_deadline = ack_deadline;
     }
 
     /// For a new stream: what waits came on the old one and is stale.

@@ -15,6 +15,8 @@ pub(super) enum Verdict {
     Ack,
     Nack { delay_ms: u64 },
     Reject { reason: String },
+    Extend { delay_ms: u64 },
+    AckThrough,
 }
 
 /// `W` is who waits for the answer.
@@ -24,7 +26,10 @@ pub(super) struct Ledger<W> {
     delivered: u64,
     /// In the order in which they were handed over.
     unsent: VecDeque<(u64, Verdict)>,
+    /// Who waits for which token to be settled, and with which ordinal.
     waiters: HashMap<u64, (W, u64)>,
+    /// Who waits for which token to be extended, in order: any number, and all of them before it is settled.
+    extensions: HashMap<u64, VecDeque<(W, u64)>>,
     /// Ordinals of the next settlement, and of those that are answered out of order.
     next: u64,
     unanswered: BTreeSet<u64>,
@@ -32,7 +37,11 @@ pub(super) struct Ledger<W> {
 
 impl Verdict {
     pub(super) fn nack(delay: Duration) -> Self {
-        Self::Nack { delay_ms: u64::try_from(delay.as_millis()).unwrap_or(u64::MAX) }
+        Self::Nack { delay_ms: millis(delay) }
+    }
+
+    pub(super) fn extend(time: Duration) -> Self {
+        Self::Extend { delay_ms: millis(time) }
     }
 
     pub(super) fn reject(reason: &str) -> Self {
@@ -46,9 +55,15 @@ impl Verdict {
             Self::Ack => (proto::Verb::Ack, 0, String::new()),
             Self::Nack { delay_ms } => (proto::Verb::Nack, delay_ms, String::new()),
             Self::Reject { reason } => (proto::Verb::Reject, 0, reason),
+            Self::Extend { delay_ms } => (proto::Verb::Extend, delay_ms, String::new()),
+            Self::AckThrough => (proto::Verb::AckThrough, 0, String::new()),
         };
         proto::Settle { verb: verb.into(), tokens, delay_ms, reason }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl<W> Ledger<W> {
@@ -61,6 +76,7 @@ impl<W> Ledger<W> {
             delivered: 0,
             unsent: VecDeque::new(),
             waiters: HashMap::new(),
+            extensions: HashMap::new(),
             next: 0,
             unanswered: BTreeSet::new(),
         }
@@ -87,10 +103,15 @@ impl<W> Ledger<W> {
         self.delivered <= self.granted
     }
 
-    /// Takes a settlement in. A token has one at most at a time, because a delivery is consumed by it.
+    /// Takes a settlement in. But for extensions a token has one at most, because a delivery is consumed by it.
     pub(super) fn settle(&mut self, token: u64, verdict: Verdict, waiter: W) {
+        let extends = matches!(verdict, Verdict::Extend { .. });
         self.unsent.push_back((token, verdict));
-        self.waiters.insert(token, (waiter, self.next));
+        if extends {
+            self.extensions.entry(token).or_default().push_back((waiter, self.next));
+        } else {
+            self.waiters.insert(token, (waiter, self.next));
+        }
         self.unanswered.insert(self.next);
         self.next += 1;
     }
@@ -99,8 +120,11 @@ impl<W> Ledger<W> {
     pub(super) fn send(&mut self, tokens_max: usize) -> Option<proto::Settle> {
         let (token, verdict) = self.unsent.pop_front()?;
         let mut tokens = vec![token];
+        // A delivery may be extended twice, but not in one frame.
+        let once = !matches!(verdict, Verdict::Extend { .. });
         while tokens.len() < tokens_max {
-            let Some((token, _)) = self.unsent.pop_front_if(|(_, next)| *next == verdict) else { break };
+            let fits = |(token, next): &mut (u64, Verdict)| *next == verdict && (once || !tokens.contains(token));
+            let Some((token, _)) = self.unsent.pop_front_if(fits) else { break };
             tokens.push(token);
         }
         Some(verdict.frame(tokens))
@@ -115,7 +139,7 @@ impl<W> Ledger<W> {
             .chain(refused.into_iter().map(|token| (token, Err(SettleError::Refused(refusal.clone().into())))));
         let mut told = Vec::new();
         for (token, answer) in answers {
-            if let Some((waiter, ordinal)) = self.waiters.remove(&token) {
+            if let Some((waiter, ordinal)) = self.waiter(token) {
                 self.unanswered.remove(&ordinal);
                 told.push((waiter, answer));
             }
@@ -123,9 +147,19 @@ impl<W> Ledger<W> {
         told
     }
 
+    /// Who waits for the next answer to this token.
+    fn waiter(&mut self, token: u64) -> Option<(W, u64)> {
+        let Some(extensions) = self.extensions.get_mut(&token) else { return self.waiters.remove(&token) };
+        let first = extensions.pop_front();
+        if extensions.is_empty() {
+            self.extensions.remove(&token);
+        }
+        first
+    }
+
     /// Settlements without an answer.
     pub(super) fn unanswered(&self) -> usize {
-        self.waiters.len()
+        self.unanswered.len()
     }
 
     /// Settlements ever taken in.
@@ -140,11 +174,12 @@ impl<W> Ledger<W> {
 
     /// Whether nothing waits to be sent or answered.
     pub(super) fn is_quiet(&self) -> bool {
-        self.waiters.is_empty()
+        self.unanswered.is_empty()
     }
 
     pub(super) fn into_waiters(self) -> impl Iterator<Item = W> {
-        self.waiters.into_values().map(|(waiter, _)| waiter)
+        let extensions = self.extensions.into_values().flatten();
+        extensions.chain(self.waiters.into_values()).map(|(waiter, _)| waiter)
     }
 }
 
@@ -170,7 +205,7 @@ mod tests {
         assert!(ledger.deliver() && !ledger.deliver());
     }
 
-    /// `a7` acks 7, `n7` nacks it at once, `r7` rejects it; `send` sends frames of 3 tokens; `+1`, `?1` and `!1`
+    /// `a7` acks 7, `n7` nacks it at once, `r7` rejects it, `e7` extends it and `t7` acks through it; `send` sends frames of 3 tokens; `+1`, `?1` and `!1`
     /// answer: committed, stale, refused; `before` tells before what all is answered.
     fn check(script: &str, expect: &str) {
         let mut ledger = Ledger::new(1, 0);
@@ -194,6 +229,8 @@ mod tests {
                 b'b' => seen.push(format!("<{}", ledger.answered_before())),
                 b'a' => ledger.settle(token(), Verdict::Ack, step),
                 b'n' => ledger.settle(token(), Verdict::nack(Duration::ZERO), step),
+                b'e' => ledger.settle(token(), Verdict::extend(Duration::from_secs(1)), step),
+                b't' => ledger.settle(token(), Verdict::AckThrough, step),
                 _ => ledger.settle(token(), Verdict::reject("bad"), step),
             }
         }
@@ -203,6 +240,13 @@ mod tests {
     #[test]
     fn settlements_that_say_the_same_share_a_frame() {
         check("a1 a2 n3 a4 a5 a6 a7 send", "1[1,2] 2[3] 1[4,5,6] 1[7]");
+        check("t1 a2 t3 t4 e5 e6 send", "5[1] 1[2] 5[3,4] 4[5,6]");
+    }
+
+    #[test]
+    fn a_delivery_may_be_extended_again_and_again_before_it_is_settled() {
+        check("e1 e1 e2 a1 send before", "4[1] 4[1,2] 1[1] <0");
+        check("e1 e1 a1 send +1 before +1 ?1 before", "4[1] 4[1] 1[1] e1=Committed <1 e1=Committed a1=Stale <3");
     }
 
     #[test]

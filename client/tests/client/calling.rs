@@ -1,7 +1,9 @@
 //! Admin calls.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use quipu_client::{CallError, Code};
+use quipu_client::{CallError, Code, OpenError};
 use quipu_protocol::frame::{Body, Frame};
 use quipu_protocol::proto;
 use serde_json::json;
@@ -57,6 +59,22 @@ async fn a_call_is_not_repeated() {
             peer.vanish();
         });
         assert!(matches!(answer, Err(CallError::Open(_))), "{answer:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_call_waits_as_long_as_it_is_told() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let wait = Duration::from_millis(50);
+        let (answer, _stream) = tokio::join!(client.call_within("x", json!({}), wait), async {
+            let mut stream = Duplex::accept(&peer.connection).await;
+            stream.next().await;
+            stream
+        });
+        assert!(matches!(answer, Err(CallError::Open(OpenError::TimedOut(after))) if after == wait), "{answer:?}");
     })
     .await;
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use quipu_client::{Client, ClientConfig, Code, ConnectError, OpenError, PublisherOptions, Trust};
+use quipu_client::{Client, ClientConfig, Code, ConnectError, OpenError, OutgoingMessage, PublisherOptions, Trust};
 use quipu_protocol::{ALPN, proto};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -194,6 +194,30 @@ async fn pings_are_answered() {
         let (_client, mut peer) = router.client().await;
         peer.control.send(proto::Ping { nonce: 7, answer: false }).await;
         peer.control.expect(proto::Ping { nonce: 7, answer: true }).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_path_that_carries_large_packets_gets_them() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let (publisher, mut stream) = peer.publisher(&client, PublisherOptions::default()).await;
+        let received = || peer.connection.stats().udp_rx;
+        // Larger ones are found while there is something to send; until then this goes on.
+        for sequence in 1.. {
+            let before = received();
+            let message = OutgoingMessage::new("orders.eu", vec![0; 1 << 20]);
+            let receipt = publisher.publish(message).await.expect("handed over");
+            stream.publish().await;
+            stream.stored(sequence, sequence).await;
+            receipt.await.expect("stored");
+            let after = received();
+            if (after.bytes - before.bytes) / (after.datagrams - before.datagrams) > 3_000 {
+                break;
+            }
+        }
     })
     .await;
 }

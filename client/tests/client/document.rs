@@ -59,6 +59,9 @@ fn every_limit_is_in_the_table() {
         ("Results in a `Receipt`", limits::RECEIPT_RESULTS_MAX),
         ("Tokens in a `Settle`", limits::SETTLE_TOKENS_MAX),
         ("Error text, reason, notice, bytes", limits::TEXT_BYTES_MAX),
+        ("Name of a publisher, bytes", limits::PUBLISHER_NAME_BYTES_MAX),
+        ("Sequences of a named publisher under way", limits::PUBLISHER_REFUSED_MAX),
+        ("Time to settle that an extension asks for, ms", limits::EXTEND_MS_MAX.try_into().expect("fits")),
     ];
     for (what, most) in rows {
         let row = format!("| {what} | {} |", grouped(most));

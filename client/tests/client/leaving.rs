@@ -117,12 +117,14 @@ async fn again(peer: &Peer) {
         match stream.next().await.body {
             Body::OpenPublisher(_) => {
                 let credit = Some(proto::Credit { messages: 10, bytes: 1 << 20 });
-                stream.send(proto::Opened { last_sequence: 0, credit }).await;
+                stream.send(proto::Opened { last_sequence: 0, credit, epoch: 0 }).await;
                 let (sequence, message) = stream.publish().await;
                 assert_eq!((sequence, message.payload.as_ref()), (1, &b"2"[..]));
             }
             Body::Subscribe(_) => {
-                stream.send(proto::Subscribed { created: false, floor: 0, credit_max: 1000 }).await;
+                stream
+                    .send(proto::Subscribed { created: false, floor: 0, credit_max: 1000, ..Default::default() })
+                    .await;
             }
             other => panic!("{} opens a stream", other.name()),
         }

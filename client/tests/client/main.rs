@@ -4,6 +4,7 @@ mod calling;
 mod connecting;
 mod document;
 mod leaving;
+mod named;
 mod publishing;
 mod router;
 mod subscribing;

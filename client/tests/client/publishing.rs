@@ -121,6 +121,66 @@ async fn a_refused_message_concerns_no_other() {
 }
 
 #[tokio::test]
+async fn what_the_router_has_no_room_for_is_told_or_sent_again() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let (publisher, mut stream) = peer.publisher(&client, PublisherOptions::default()).await;
+        let refused = publisher.publish(message("1")).await.expect("handed over");
+        stream.receipt(1, vec![Kind::Error(Code::QueueFull.error("full"))]).await;
+        let error = refused.await.expect_err("full");
+        assert_eq!((error.code(), error.is_retryable()), (Some(Code::QueueFull), true));
+
+        let options = PublisherOptions { retry_refused: true, ..PublisherOptions::default() };
+        let (publisher, mut stream) = peer.publisher(&client, options).await;
+        let refused = publisher.publish(message("1")).await.expect("handed over");
+        let second = publisher.publish(message("2")).await.expect("handed over");
+        let wrong = publisher.publish(message("3")).await.expect("handed over");
+        let first = stream.publish().await;
+        assert_eq!((stream.publish().await.0, stream.publish().await.0), (2, 3));
+        let kinds = vec![
+            Kind::Error(Code::DiskFull.error("full")),
+            Kind::Stored(position(2)),
+            Kind::Error(Code::NoQueue.error("nowhere")),
+        ];
+        stream.receipt(1, kinds).await;
+        assert_eq!(second.await, Ok(stored(2)));
+        assert!(!wrong.await.expect_err("refused").is_retryable());
+        let again = stream.publish().await;
+        assert_eq!((again.0, &again.1), (4, &first.1));
+        stream.receipt(4, vec![Kind::Error(Code::Overloaded.error("busy"))]).await;
+        assert_eq!(stream.publish().await, (5, first.1));
+        stream.stored(5, 5).await;
+        assert_eq!(refused.await, Ok(stored(5)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn sending_again_what_the_router_has_no_room_for_has_an_end() {
+    timely(async {
+        let router = FakeRouter::start();
+        let reconnect = Reconnect { give_up_after: Duration::from_millis(50), ..router.client_config().reconnect };
+        let (client, peer) = router.client_with(ClientConfig { reconnect, ..router.client_config() }).await;
+        let options = PublisherOptions { retry_refused: true, ..PublisherOptions::default() };
+        let (publisher, mut stream) = peer.publisher(&client, options).await;
+        let refused = publisher.publish(message("1")).await.expect("handed over");
+        let refusing = async {
+            loop {
+                let (sequence, _) = stream.publish().await;
+                stream.receipt(sequence, vec![Kind::Error(Code::QueueFull.error("full"))]).await;
+            }
+        };
+        let error = tokio::select! {
+            receipt = refused => receipt.expect_err("full"),
+            () = refusing => unreachable!("without an end"),
+        };
+        assert_eq!(error.code(), Some(Code::QueueFull));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_lost_connection_repeats_what_has_no_receipt_under_the_same_ids() {
     timely(async {
         let router = FakeRouter::start();

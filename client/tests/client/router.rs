@@ -71,7 +71,10 @@ impl FakeRouter {
         let mut transport = quinn::TransportConfig::default();
         transport.max_concurrent_bidi_streams(streams.into());
         config.transport_config(Arc::new(transport));
-        let endpoint = Endpoint::server(config, ([127, 0, 0, 1], 0).into()).expect("a port");
+        let mut path = quinn::EndpointConfig::default();
+        path.max_udp_payload_size(6_000).expect("a size");
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let endpoint = Endpoint::new(path, Some(config), socket, Arc::new(quinn::TokioRuntime)).expect("a port");
         Self { endpoint, certificate }
     }
 
@@ -137,15 +140,28 @@ impl Peer {
         let mut stream = Duplex::accept(&self.connection).await;
         assert_eq!(stream.next().await.body, Body::OpenPublisher(proto::OpenPublisher::default()));
         let credit = Some(proto::Credit { messages, bytes: 1 << 30 });
-        stream.send(proto::Opened { last_sequence: 0, credit }).await;
+        stream.send(proto::Opened { last_sequence: 0, credit, epoch: 0 }).await;
+        stream
+    }
+
+    /// Accepts a publisher of the name `till` that asks for this epoch, and answers that.
+    pub(crate) async fn accept_named(&self, epoch: u64, opened: proto::Opened) -> Duplex {
+        let mut stream = Duplex::accept(&self.connection).await;
+        stream.expect(proto::OpenPublisher { name: "till".into(), epoch }).await;
+        stream.send(proto::Opened { credit: Some(proto::Credit { messages: 100, bytes: 1 << 30 }), ..opened }).await;
         stream
     }
 
     /// Accepts a subscription and reads its first credit.
     pub(crate) async fn accept_subscriber(&self) -> (Duplex, proto::Subscribe) {
+        let subscribed = proto::Subscribed { created: true, credit_max: 1000, ..Default::default() };
+        self.accept_subscriber_with(subscribed).await
+    }
+
+    pub(crate) async fn accept_subscriber_with(&self, answer: proto::Subscribed) -> (Duplex, proto::Subscribe) {
         let mut stream = Duplex::accept(&self.connection).await;
         let Body::Subscribe(subscribe) = stream.next().await.body else { panic!("a Subscribe") };
-        stream.send(proto::Subscribed { created: true, floor: 0, credit_max: 1000 }).await;
+        stream.send(answer).await;
         let Body::Credit(_) = stream.next().await.body else { panic!("a Credit") };
         (stream, subscribe)
     }
@@ -240,9 +256,14 @@ impl Duplex {
     }
 
     pub(crate) async fn deliver(&mut self, token: u64, attempt: u32) {
-        let id = MessageId::new(&format!("m{token}")).expect("an id");
+        self.deliver_as(proto::Deliver { token, offset: token, attempt, why: 1, ..Default::default() }).await;
+    }
+
+    /// With a message made for its token.
+    pub(crate) async fn deliver_as(&mut self, deliver: proto::Deliver) {
+        let id = MessageId::new(&format!("m{}", deliver.token)).expect("an id");
         let message = Message::new(id, "orders.eu".parse().expect("a subject"), Bytes::new()).encode_header();
-        let deliver = proto::Deliver { token, offset: token, attempt, why: 1, message };
+        let deliver = proto::Deliver { message, ..deliver };
         self.send(Frame::with_payload(deliver, Bytes::from_static(b"{}"))).await;
     }
 

@@ -4,10 +4,10 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_core::Stream;
-use quipu_client::{Code, Lost, SettleError, Settled, Subscribe, SubscribeError, Subscriber, Why};
+use quipu_client::{Code, Lost, Mode, SettleError, Settled, Start, Subscribe, SubscribeError, Subscriber, Why};
 use quipu_protocol::proto;
 
-use crate::router::{Duplex, FakeRouter, is_pending, timely};
+use crate::router::{Duplex, FakeRouter, Peer, is_pending, timely};
 
 async fn offsets(subscriber: &mut Subscriber, count: usize) -> Vec<u64> {
     let mut offsets = Vec::new();
@@ -90,7 +90,7 @@ async fn credit_follows_what_is_taken() {
         let (subscriber, mut stream) = tokio::join!(subscribe, async {
             let mut stream = Duplex::accept(&peer.connection).await;
             stream.next().await;
-            stream.send(proto::Subscribed { created: false, floor: 0, credit_max: 3 }).await;
+            stream.send(proto::Subscribed { created: false, floor: 0, credit_max: 3, ..Default::default() }).await;
             // The router's limit goes before.
             stream.expect(proto::Credit { messages: 3, bytes: 0 }).await;
             stream
@@ -236,6 +236,159 @@ async fn deliveries_beyond_the_credit_are_the_routers_mistake() {
         while stream.read().await.is_ok_and(|frame| frame.is_some()) {}
         let error = subscriber.next().await.expect("an error").expect_err("over");
         assert!(matches!(error, SubscribeError::Lost(Lost::Protocol(_))), "{error}");
+    })
+    .await;
+}
+
+/// Subscribes, and answers with this; what was asked for.
+async fn subscribe(
+    client: &quipu_client::Client,
+    peer: &Peer,
+    asked: Subscribe,
+    answer: proto::Subscribed,
+) -> (Subscriber, proto::Subscribe) {
+    let (subscriber, (_, sent)) = tokio::join!(client.subscribe(asked), peer.accept_subscriber_with(answer));
+    (subscriber.expect("subscribed"), sent)
+}
+
+#[tokio::test]
+async fn modes_and_starts_are_asked_for() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let asked = [
+            (Mode::Shared, proto::Mode::Shared, Start::New, proto::Start::New, (0, 0)),
+            (Mode::KeyShared, proto::Mode::KeyShared, Start::Offset(7), proto::Start::Offset, (7, 0)),
+            (
+                Mode::Exclusive,
+                proto::Mode::Exclusive,
+                Start::Time(1_700_000_000_000),
+                proto::Start::Time,
+                (0, 1_700_000_000_000),
+            ),
+        ];
+        for (mode, mode_sent, start, start_sent, (offset, ms)) in asked {
+            let wanted = Subscribe { mode, start, ..Subscribe::new("orders", "billing") };
+            let answer =
+                proto::Subscribed { mode: mode_sent.into(), ack_deadline_ms: 30_000, ..proto::Subscribed::default() };
+            let (subscriber, sent) = subscribe(&client, &peer, wanted, answer).await;
+            assert_eq!((sent.mode(), sent.start()), (mode_sent, start_sent));
+            assert_eq!((sent.start_offset, sent.start_ms), (offset, ms));
+            assert_eq!(subscriber.ack_deadline(), Some(Duration::from_secs(30)));
+        }
+        let (subscriber, _) =
+            subscribe(&client, &peer, Subscribe::new("orders", "billing"), proto::Subscribed::default()).await;
+        assert_eq!(subscriber.ack_deadline(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_mode_is_refused_and_never_taken_for_the_one_asked() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let exclusive = Subscribe { mode: Mode::Exclusive, ..Subscribe::new("orders", "billing") };
+        let (refused, _stream) = tokio::join!(client.subscribe(exclusive.clone()), async {
+            let mut stream = Duplex::accept(&peer.connection).await;
+            stream.next().await;
+            stream.fail(Code::ModeMismatch, "`billing` is shared").await;
+            stream
+        });
+        let Err(SubscribeError::Refused(refusal)) = refused else { panic!("refused") };
+        assert_eq!((refusal.code(), refusal.retryable), (Some(Code::ModeMismatch), false));
+        // A router that does not know the mode might give what it has.
+        let (taken, _stream) = tokio::join!(client.subscribe(exclusive), async {
+            let mut stream = Duplex::accept(&peer.connection).await;
+            stream.next().await;
+            stream.send(proto::Subscribed { created: true, ..proto::Subscribed::default() }).await;
+            stream
+        });
+        assert!(matches!(taken, Err(SubscribeError::Lost(Lost::Protocol(_)))), "{taken:?}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_delivery_says_why_it_comes_and_what_it_has_been_through() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let (mut subscriber, mut stream) = peer.subscriber(&client).await;
+        let whys = [Why::First, Why::First, Why::Nacked, Why::Returned, Why::Expired, Why::Crashed, Why::Other];
+        for (why, expected) in (0_i32..).zip(whys) {
+            let crashes = why.unsigned_abs();
+            stream.deliver_as(proto::Deliver { token: 9, why, crashes, ..proto::Deliver::default() }).await;
+            let delivery = subscriber.next().await.expect("open").expect("a delivery");
+            assert_eq!((delivery.why, delivery.crashes), (expected, crashes));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn acking_through_leaves_the_earlier_ones_stale() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let (mut subscriber, mut stream) = peer.subscriber(&client).await;
+        for token in 1..=3 {
+            stream.deliver(token, 1).await;
+        }
+        let first = subscriber.next().await.expect("open").expect("a delivery");
+        offsets(&mut subscriber, 1).await;
+        let third = subscriber.next().await.expect("open").expect("a delivery");
+        let (through, ()) = tokio::join!(third.ack_through(), async {
+            let settle = stream.settle().await;
+            assert_eq!((settle.verb(), settle.tokens), (proto::Verb::AckThrough, vec![3]));
+            stream.committed(&[3]).await;
+        });
+        assert_eq!(through, Ok(Settled::Committed));
+        let (late, ()) = tokio::join!(first.ack(), async {
+            assert_eq!(stream.settle().await.tokens, [1]);
+            stream.send(proto::Settled { stale: vec![1], ..Default::default() }).await;
+        });
+        assert_eq!(late, Ok(Settled::Stale));
+        subscriber.flush().await.expect("nothing outstanding");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_delivery_is_extended_until_it_is_stale() {
+    timely(async {
+        let router = FakeRouter::start();
+        let (client, peer) = router.client().await;
+        let (mut subscriber, mut stream) = peer.subscriber(&client).await;
+        stream.deliver(1, 1).await;
+        stream.deliver(2, 1).await;
+        let one = subscriber.next().await.expect("open").expect("a delivery");
+        let two = subscriber.next().await.expect("open").expect("a delivery");
+        let minute = Duration::from_secs(60);
+        let (extended, ()) = tokio::join!(one.extend(minute), async {
+            let settle = stream.settle().await;
+            assert_eq!((settle.verb(), settle.delay_ms, settle.tokens), (proto::Verb::Extend, 60_000, vec![1]));
+            stream.committed(&[1]).await;
+        });
+        assert_eq!(extended, Ok(()));
+        // One that nobody waits for any more does not take the ack's answer.
+        assert!(is_pending(&mut pin!(one.extend(minute))).await);
+        let (acked, ()) = tokio::join!(one.ack(), async {
+            assert_eq!(stream.settle().await.verb(), proto::Verb::Extend);
+            stream.send(proto::Settled { stale: vec![1], ..Default::default() }).await;
+            assert_eq!(stream.settle().await.verb(), proto::Verb::Ack);
+            stream.committed(&[1]).await;
+        });
+        assert_eq!(acked, Ok(Settled::Committed));
+        let (extended, ()) = tokio::join!(two.extend(minute), async {
+            stream.settle().await;
+            stream.send(proto::Settled { stale: vec![2], ..Default::default() }).await;
+        });
+        assert_eq!(extended, Err(SettleError::Stale));
+        peer.vanish();
+        let peer = router.welcome().await;
+        let _stream = peer.accept_subscriber().await;
+        assert_eq!(two.extend(minute).await, Err(SettleError::Stale));
     })
     .await;
 }

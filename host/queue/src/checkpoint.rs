@@ -3,73 +3,57 @@
 //! A checkpoint holds every queue's definition and subscriptions, the messages that someone still needs, the fresh part
 //! of the dedup window, and the journal position that all this stands for, in one transaction.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+mod frozen;
+mod guard;
+mod rows;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, StorageBackend};
 use serde::{Deserialize, Serialize};
 
-use crate::chunk::{Chunk, RowError, open, seal};
+use crate::chunk::{Chunk, RowError};
 use crate::commit::{Offset, QueueId, Stored};
-use crate::dedup::{Entry, WINDOW_MS};
-use crate::state::{Bodies, QueueRow, State};
+use crate::disk::{Disk, StateBackend};
+use crate::legacy;
+use crate::state::{Bodies, ChunkInfo, State};
 
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-const QUEUES: TableDefinition<u32, &[u8]> = TableDefinition::new("queues");
-const CHUNKS: TableDefinition<(u32, u64), &[u8]> = TableDefinition::new("chunks");
-const DEDUP: TableDefinition<u64, &[u8]> = TableDefinition::new("dedup");
+pub use frozen::Frozen;
+pub(crate) use frozen::{Begun, Written};
+pub(crate) use guard::panic_text;
+use guard::{Guarded, guarded};
+pub(crate) use rows::{CHUNKS, DEDUP, INDEX, META, PUBLISHERS, QUEUES, read};
 
-/// Format of the rows; one more for each change that older code cannot read.
-const FORMAT: u32 = 1;
+/// Format of rows and records; one more for each change that older code cannot read.
+pub const FORMAT: u32 = 2;
+/// Name of the file in the store's directory.
+pub(crate) const STATE_FILE: &str = "state.redb";
 /// redb's cache, in bytes: at least twice a checkpoint, or pages are written twice.
-const CACHE_BYTES: usize = 128 << 20;
+pub const CACHE_BYTES: usize = 128 << 20;
 /// Decoded chunks kept for readers.
-const CHUNKS_CACHED_MAX: usize = 16;
+pub(crate) const CHUNKS_CACHED_MAX: usize = 16;
 
 /// The redb file of a store. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
-    path: PathBuf,
+    disk: Arc<dyn Disk>,
     /// None where it could not be opened again after an error.
-    database: Arc<RwLock<Option<Database>>>,
+    database: Arc<Guarded>,
     cache: Arc<Mutex<Vec<Arc<Chunk>>>>,
-}
-
-/// What one checkpoint writes: frozen, so that commits go on meanwhile.
-#[derive(Debug)]
-pub struct Frozen {
-    pub(crate) position: u64,
-    pub(crate) time_ms: u64,
-    pub(crate) store_id: [u8; 16],
-    pub(crate) queues: Vec<FrozenQueue>,
-    pub(crate) dedup: Vec<Entry>,
-}
-
-/// The checkpoint that is being written: what the state takes note of once it is, or has failed.
-#[derive(Debug)]
-pub(crate) struct Begun {
-    pub(crate) position: u64,
-    stored_below: Vec<(QueueId, Offset)>,
-    dedup: usize,
-}
-
-#[derive(Debug)]
-pub(crate) struct FrozenQueue {
-    pub(crate) id: QueueId,
-    row: QueueRow,
-    /// Everything below is settled by all.
-    floor: Offset,
-    messages: Vec<(Offset, Arc<Stored>)>,
-    /// Where the next checkpoint goes on.
-    pub(crate) stored_below: Offset,
+    unsynced: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Meta {
-    format: u32,
-    store_id: [u8; 16],
-    position: u64,
-    time_ms: u64,
+pub(crate) struct Meta {
+    pub(crate) format: u32,
+    pub(crate) store_id: [u8; 16],
+    pub(crate) position: u64,
+    pub(crate) time_ms: u64,
+    /// Whether the store was stopped in order with this checkpoint.
+    pub(crate) clean: bool,
 }
 
 /// What a store was at its last checkpoint.
@@ -81,6 +65,10 @@ pub struct Restored {
     pub position: u64,
     /// Random; in every journal record of this store.
     pub store_id: [u8; 16],
+    /// The format of its rows, and of the journal's records behind it.
+    pub format: u32,
+    /// Whether it was stopped in order.
+    pub clean: bool,
 }
 
 /// Why a checkpoint cannot be read or written.
@@ -89,6 +77,14 @@ pub enum CheckpointError {
     /// redb's own error, disk errors included.
     #[error("state file: {0}")]
     Redb(#[from] redb::Error),
+    /// redb found something that it takes for impossible.
+    #[error("state file: damaged: {0}; look at it with `quipu store verify`")]
+    Damaged(String),
+    /// There is more of the store than a new one has, but not its first row: going on would begin an empty store.
+    #[error(
+        "state file: it is empty or has lost its first row, and the store is no new one; see `quipu store salvage`"
+    )]
+    Lost,
     /// It could not be opened again after an error; the next checkpoint tries to.
     #[error("state file: closed after an error")]
     Closed,
@@ -118,21 +114,29 @@ pub enum CheckpointError {
     },
 }
 
+impl CheckpointError {
+    pub(crate) fn row(table: &'static str, row: impl ToString, source: RowError) -> Self {
+        Self::Row { table, row: row.to_string(), source }
+    }
+}
+
 impl Checkpoints {
     /// Opens the file or makes it.
     ///
     /// # Errors
     ///
     /// Where it cannot be read or made, is damaged, or is open elsewhere.
-    pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let database = builder().create(path).map_err(redb::Error::from)?;
-        let database = Arc::new(RwLock::new(Some(database)));
-        let this = Self { path: path.to_owned(), database, cache: Arc::default() };
+    pub fn open(disk: Arc<dyn Disk>) -> Result<Self, CheckpointError> {
+        let unsynced = Arc::default();
+        let database = guarded(|| open_database(disk.as_ref(), true, &unsynced))?;
+        let this = Self { disk, database: Arc::new(Guarded::new(database)), cache: Arc::default(), unsynced };
         this.transaction(|transaction| {
             transaction.open_table(META).map_err(redb::Error::from)?;
             transaction.open_table(QUEUES).map_err(redb::Error::from)?;
             transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
+            transaction.open_table(INDEX).map_err(redb::Error::from)?;
             transaction.open_table(DEDUP).map_err(redb::Error::from)?;
+            transaction.open_table(PUBLISHERS).map_err(redb::Error::from)?;
             Ok(())
         })?;
         Ok(this)
@@ -144,27 +148,51 @@ impl Checkpoints {
     ///
     /// [`CheckpointError`] names what is damaged.
     pub fn restore(&self) -> Result<Option<Restored>, CheckpointError> {
+        guarded(|| self.restore_unguarded())
+    }
+
+    fn restore_unguarded(&self) -> Result<Option<Restored>, CheckpointError> {
         let transaction = self.begin_read()?;
         let metas = transaction.open_table(META).map_err(redb::Error::from)?;
-        let Some(row) = metas.get("meta").map_err(redb::Error::from)? else { return Ok(None) };
-        let meta: Meta = read("meta", "meta", row.value())?;
-        if meta.format > FORMAT {
-            return Err(CheckpointError::Format { found: meta.format });
+        let Some(row) = metas.get("meta").map_err(redb::Error::from)? else {
+            let queues = transaction.open_table(QUEUES).map_err(redb::Error::from)?;
+            return if queues.is_empty().map_err(redb::Error::from)? { Ok(None) } else { Err(CheckpointError::Lost) };
+        };
+        let format = legacy::format_of(row.value()).map_err(|e| CheckpointError::row("meta", "meta", e))?;
+        if format > FORMAT {
+            return Err(CheckpointError::Format { found: format });
         }
+        if format < FORMAT {
+            return legacy::restore(&transaction, row.value()).map(Some);
+        }
+        let meta: Meta = read("meta", "meta", row.value())?;
         let mut state = State::default();
         state.time_ms = meta.time_ms;
-        let queues = transaction.open_table(QUEUES).map_err(redb::Error::from)?;
-        for row in queues.iter().map_err(redb::Error::from)? {
-            let (id, value) = row.map_err(redb::Error::from)?;
-            state.restore(read("queues", id.value(), value.value())?);
+        let mut chunks: BTreeMap<u32, Vec<ChunkInfo>> = BTreeMap::new();
+        rows::each(&transaction, INDEX, |(queue, last), value| {
+            chunks.entry(queue).or_default().push(read("index", format!("{:?}", (queue, last)), value)?);
+            Ok(())
+        })?;
+        rows::each(&transaction, QUEUES, |id, value| {
+            let chunks = chunks.remove(&id).unwrap_or_default();
+            state.restore(read("queues", id, value)?, &chunks);
+            Ok(())
+        })?;
+        if let Some(id) = chunks.into_keys().next() {
+            return Err(CheckpointError::row("queues", id, RowError::Absent));
         }
-        let dedup = transaction.open_table(DEDUP).map_err(redb::Error::from)?;
-        for row in dedup.iter().map_err(redb::Error::from)? {
-            let (position, value) = row.map_err(redb::Error::from)?;
-            state.dedup.restore(read("dedup", position.value(), value.value())?);
-        }
+        rows::each(&transaction, DEDUP, |position, value| {
+            let packed: serde_bytes::ByteBuf = read("dedup", position, value)?;
+            let format = |e| CheckpointError::row("dedup", position, RowError::Format(e));
+            state.dedup.restore(&packed).map_err(format)
+        })?;
+        rows::each(&transaction, PUBLISHERS, |name, value| {
+            state.publishers.restore(name.to_owned(), read("publishers", name, value)?);
+            Ok(())
+        })?;
         state.dedup.expire(meta.time_ms);
-        Ok(Some(Restored { state, position: meta.position, store_id: meta.store_id }))
+        let Meta { position, store_id, format, clean, .. } = meta;
+        Ok(Some(Restored { state, position, store_id, format, clean }))
     }
 
     /// Writes a checkpoint. Blocks until it is synced.
@@ -172,32 +200,49 @@ impl Checkpoints {
     /// # Errors
     ///
     /// Where the disk does not take it; the one before stays as it is.
-    pub fn write(&self, frozen: Frozen) -> Result<(), CheckpointError> {
+    pub(crate) fn write(&self, frozen: &Frozen) -> Result<Written, CheckpointError> {
+        let mut written = Written::default();
         self.transaction(|transaction| {
-            let meta =
-                Meta { format: FORMAT, store_id: frozen.store_id, position: frozen.position, time_ms: frozen.time_ms };
-            let put = |table, key: &str, sealed: Result<Vec<u8>, RowError>| {
-                sealed.map_err(|source| CheckpointError::Row { table, row: key.to_owned(), source })
-            };
-            let mut metas = transaction.open_table(META).map_err(redb::Error::from)?;
-            metas.insert("meta", put("meta", "meta", seal(&meta))?.as_slice()).map_err(redb::Error::from)?;
+            written = frozen.write(transaction)?;
+            Ok(())
+        })?;
+        if frozen.shrink {
+            self.compact()?;
+        }
+        written.file_bytes = self.disk.state_bytes(STATE_FILE).unwrap_or(0);
+        Ok(written)
+    }
 
-            let mut queues = transaction.open_table(QUEUES).map_err(redb::Error::from)?;
-            let mut chunks = transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
-            for queue in frozen.queues {
-                let row = put("queues", &queue.id.0.to_string(), seal(&queue.row))?;
-                queues.insert(queue.id.0, row.as_slice()).map_err(redb::Error::from)?;
-                chunks
-                    .retain_in((queue.id.0, 0)..(queue.id.0, queue.floor.0), |_, _| false)
-                    .map_err(redb::Error::from)?;
-                for chunk in Chunk::cut(queue.id, queue.messages) {
-                    let Some(last) = chunk.last() else { continue };
-                    let row = put("chunks", &format!("{:?}", (queue.id.0, last.0)), seal(&chunk))?;
-                    chunks.insert((queue.id.0, last.0), row.as_slice()).map_err(redb::Error::from)?;
-                }
+    /// Gives the room of what is gone back to the file system. Readers wait meanwhile: as long as it takes to move what
+    /// is left.
+    ///
+    /// # Errors
+    ///
+    /// Where the disk fails; nothing is lost.
+    pub fn compact(&self) -> Result<(), CheckpointError> {
+        let compacted = {
+            let mut database = self.database.write();
+            let database = database.as_mut().ok_or(CheckpointError::Closed)?;
+            guarded(|| match database.compact() {
+                // Somebody reads: another time.
+                Ok(_) | Err(redb::CompactionError::TransactionInProgress) => Ok(()),
+                Err(e) => Err(CheckpointError::Redb(e.into())),
+            })
+        };
+        match compacted {
+            // A commit with quick repair, since those of a compaction have none.
+            Ok(()) => self.transaction(|_| Ok(())),
+            Err(e) => {
+                self.reopen();
+                Err(e)
             }
-            write_dedup(transaction, frozen.position, frozen.time_ms, &frozen.dedup)
-        })
+        }
+    }
+
+    /// Whether a sync of the file failed. What it should have made durable may still be read, from the system's cache,
+    /// but will never reach the disk: nothing may be built upon it.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.unsynced.load(Ordering::Acquire)
     }
 
     /// A message that memory no longer holds.
@@ -211,11 +256,13 @@ impl Checkpoints {
         if let Some(stored) = cache.iter().filter(|c| c.queue == queue).find_map(|chunk| chunk.find(offset)) {
             return Ok(stored.clone());
         }
-        let transaction = self.begin_read()?;
-        let chunks = transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
-        let mut range = chunks.range((queue.0, offset.0)..=(queue.0, u64::MAX)).map_err(redb::Error::from)?;
-        let (key, value) = range.next().ok_or_else(missing)?.map_err(redb::Error::from)?;
-        let chunk: Chunk = read("chunks", format!("{:?}", key.value()), value.value())?;
+        let chunk: Chunk = guarded(|| {
+            let transaction = self.begin_read()?;
+            let chunks = transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
+            let mut range = chunks.range((queue.0, offset.0)..=(queue.0, u64::MAX)).map_err(redb::Error::from)?;
+            let (key, value) = range.next().ok_or_else(missing)?.map_err(redb::Error::from)?;
+            read("chunks", format!("{:?}", key.value()), value.value())
+        })?;
         if chunk.queue != queue {
             return Err(missing());
         }
@@ -227,19 +274,19 @@ impl Checkpoints {
         Ok(stored)
     }
 
-    fn begin_read(&self) -> Result<redb::ReadTransaction, CheckpointError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+    pub(crate) fn begin_read(&self) -> Result<redb::ReadTransaction, CheckpointError> {
+        let database = self.database.read();
         let database = database.as_ref().ok_or(CheckpointError::Closed)?;
         Ok(database.begin_read().map_err(redb::Error::from)?)
     }
 
     /// One durable transaction, with the quick repair that makes opening after a kill independent of the file's size.
-    fn transaction(
+    pub(crate) fn transaction(
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let written = self.try_transaction(work);
-        if matches!(written, Err(CheckpointError::Redb(_) | CheckpointError::Closed)) {
+        let written = guarded(|| self.try_transaction(work));
+        if matches!(written, Err(CheckpointError::Redb(_) | CheckpointError::Damaged(_) | CheckpointError::Closed)) {
             self.reopen();
         }
         written
@@ -249,7 +296,7 @@ impl Checkpoints {
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let database = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let database = self.database.read();
         let database = database.as_ref().ok_or(CheckpointError::Closed)?;
         let mut transaction = database.begin_write().map_err(redb::Error::from)?;
         transaction.set_quick_repair(true);
@@ -261,135 +308,75 @@ impl Checkpoints {
     /// redb refuses everything after an error of the disk until the file is opened again, so that the next try would
     /// fail whatever the disk does by then.
     fn reopen(&self) {
-        let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        let mut open = self.database.write();
         // Closed first: it is locked. Never made anew: it holds what the journal no longer does.
-        *open = None;
-        *open = builder()
-            .open(&self.path)
-            .inspect_err(|e| tracing::error!(path = %self.path.display(), %e, "cannot open the state file again"))
+        guard::close(&mut open);
+        if self.is_unsynced() {
+            // Opening it would write, and put upon the disk what points to pages that are not there.
+            return;
+        }
+        *open = guarded(|| open_database(self.disk.as_ref(), false, &self.unsynced))
+            .inspect_err(|e| tracing::error!(%e, "cannot open the state file again"))
             .ok();
     }
 }
 
-fn builder() -> redb::Builder {
+fn open_database(disk: &dyn Disk, create: bool, unsynced: &Arc<AtomicBool>) -> Result<Database, CheckpointError> {
+    let file = disk.state(STATE_FILE, create).map_err(|e| redb::Error::from(redb::StorageError::Io(e)))?;
+    if create {
+        begin_anew(disk, &file).map_err(|e| redb::Error::from(redb::StorageError::Io(e)))?;
+    }
+    let backend = Watched { file, unsynced: unsynced.clone() };
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
-    builder
+    Ok(builder.create_with_backend(backend).map_err(redb::Error::from)?)
 }
 
-impl Frozen {
-    /// Freezes what changed since the last checkpoint; `position` is the last journal record in the state.
-    pub(crate) fn new(state: &mut State, position: u64, store_id: [u8; 16]) -> Self {
-        let dirty = std::mem::take(&mut state.dirty);
-        let freeze = |id: QueueId| {
-            let queue = state.queues.get(&id)?;
-            Some(FrozenQueue {
-                id,
-                row: state.row(id)?,
-                floor: queue.floor(),
-                messages: queue
-                    .live_from(queue.stored_below)
-                    .map(|(offset, stored)| (offset, stored.clone()))
-                    .collect(),
-                stored_below: queue.next,
-            })
-        };
-        let queues = dirty.into_iter().filter_map(freeze).collect();
-        Self { position, time_ms: state.time_ms, store_id, queues, dedup: state.dedup.take_fresh() }
+/// Empties a file that was being made when the power went: redb writes its magic last. The journal is made after it.
+fn begin_anew(disk: &dyn Disk, file: &StateBackend) -> io::Result<()> {
+    let mut head = [0; 9];
+    if file.len()? < head.len() as u64 || !disk.list(crate::journal::DIRECTORY)?.is_empty() {
+        return Ok(());
     }
-
-    pub(crate) fn begun(&self) -> Begun {
-        Begun {
-            position: self.position,
-            stored_below: self.queues.iter().map(|queue| (queue.id, queue.stored_below)).collect(),
-            dedup: self.dedup.len(),
-        }
-    }
+    file.read(0, &mut head)?;
+    if head == [0; 9] { file.set_len(0) } else { Ok(()) }
 }
 
-impl Begun {
-    pub(crate) fn done(self, state: &mut State) {
-        for (id, stored_below) in self.stored_below {
-            if let Some(queue) = state.queues.get_mut(&id) {
-                queue.stored_below = stored_below;
-            }
-        }
+/// A file that remembers whether a sync of it failed.
+#[derive(Debug)]
+struct Watched {
+    file: StateBackend,
+    unsynced: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Watched {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
     }
 
-    /// The next checkpoint has all of it again.
-    pub(crate) fn failed(self, state: &mut State) {
-        state.dirty.extend(self.stored_below.iter().map(|(id, _)| *id));
-        state.dedup.renew_fresh(self.dedup);
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data().inspect_err(|_| self.unsynced.store(true, Ordering::Release))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
     }
 }
 
 impl Bodies for Checkpoints {
     fn message(&self, queue: QueueId, offset: Offset) -> Result<Arc<Stored>, String> {
         self.read_message(queue, offset).map_err(|e| e.to_string())
-    }
-}
-
-/// One row for the fresh ids; rows whose newest id has left the window go.
-fn write_dedup(
-    transaction: &redb::WriteTransaction,
-    position: u64,
-    time_ms: u64,
-    fresh: &[Entry],
-) -> Result<(), CheckpointError> {
-    let mut table = transaction.open_table(DEDUP).map_err(redb::Error::from)?;
-    let mut old = Vec::new();
-    for row in table.iter().map_err(redb::Error::from)? {
-        let (key, row) = row.map_err(redb::Error::from)?;
-        let entries: Vec<Entry> = read("dedup", key.value(), row.value())?;
-        if entries.last().is_some_and(|entry| entry.time_ms + WINDOW_MS > time_ms) {
-            break;
-        }
-        old.push(key.value());
-    }
-    for key in old {
-        table.remove(key).map_err(redb::Error::from)?;
-    }
-    if !fresh.is_empty() {
-        let row = seal(&fresh);
-        let row = row.map_err(|source| CheckpointError::Row { table: "dedup", row: position.to_string(), source })?;
-        table.insert(position, row.as_slice()).map_err(redb::Error::from)?;
-    }
-    Ok(())
-}
-
-fn read<T: for<'de> Deserialize<'de>>(
-    table: &'static str,
-    row: impl ToString,
-    value: &[u8],
-) -> Result<T, CheckpointError> {
-    open(value).map_err(|source| CheckpointError::Row { table, row: row.to_string(), source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_state_file_is_opened_again_in_place() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("state.redb");
-        let checkpoints = Checkpoints::open(&path).expect("a state file");
-        let write = |position| checkpoints.write(Frozen::new(&mut State::default(), position, [1; 16]));
-        let position = || checkpoints.restore().map(|restored| restored.map(|restored| restored.position));
-        write(1).expect("a disk");
-        let failed = || Err(CheckpointError::Redb(redb::Error::PreviousIo));
-        assert!(checkpoints.transaction(|_| failed()).is_err());
-        assert_eq!(position().expect("open again"), Some(1));
-        // While its place is taken it stays closed; after that the next try but one succeeds.
-        let aside = directory.path().join("aside");
-        std::fs::rename(&path, &aside).expect("moved");
-        std::fs::create_dir(&path).expect("made");
-        assert!(checkpoints.transaction(|_| failed()).is_err());
-        assert!(matches!(position(), Err(CheckpointError::Closed)));
-        std::fs::remove_dir(&path).expect("removed");
-        std::fs::rename(&aside, &path).expect("moved back");
-        assert!(matches!(write(2), Err(CheckpointError::Closed)));
-        write(2).expect("open again");
-        assert_eq!(position().expect("open"), Some(2));
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::{Offset, QueueId, Stored};
+use crate::state::ChunkInfo;
 
 /// A chunk is closed before it would pass this, in bytes; a larger message has one of its own.
 pub(crate) const CHUNK_BYTES_MAX: usize = (256 << 10) - (4 << 10);
@@ -41,8 +42,11 @@ impl Chunk {
         chunks
     }
 
-    pub(crate) fn last(&self) -> Option<Offset> {
-        self.messages.last().map(|(offset, _)| *offset)
+    /// What is noted of it; none where it is empty.
+    pub(crate) fn info(&self) -> Option<ChunkInfo> {
+        let (first, last) = (self.messages.first()?.0, self.messages.last()?.0);
+        let bytes = self.messages.iter().map(|(_, stored)| stored.size() as u64).sum();
+        Some(ChunkInfo { first, last, count: self.messages.len() as u64, bytes })
     }
 
     pub(crate) fn find(&self, offset: Offset) -> Option<&Arc<Stored>> {
@@ -52,7 +56,7 @@ impl Chunk {
 }
 
 /// A value as a row: magic, CRC-32C, content.
-pub(crate) fn seal(value: &impl Serialize) -> Result<Vec<u8>, RowError> {
+pub(crate) fn seal(value: &(impl Serialize + ?Sized)) -> Result<Vec<u8>, RowError> {
     let mut row = MAGIC.to_vec();
     row.extend_from_slice(&[0; 4]);
     let mut row = postcard::to_extend(value, row).map_err(|e| RowError::Format(e.to_string()))?;
@@ -85,6 +89,9 @@ pub enum RowError {
     /// Altered since it was written.
     #[error("a row's checksum is wrong: its content was altered")]
     Checksum,
+    /// Others say that it should be there.
+    #[error("the row is missing")]
+    Absent,
     /// Whole, but not what was expected.
     #[error("a row's content does not fit: {0}")]
     Format(String),
@@ -105,7 +112,7 @@ mod tests {
         let chunks = Chunk::cut(QueueId(1), messages);
         let counts: Vec<usize> = chunks.iter().map(|c| c.messages.len()).collect();
         assert_eq!(counts, [2, 1, 1, 1]);
-        assert_eq!(chunks[0].last(), Some(Offset(1)));
+        assert_eq!(chunks[0].info().map(|info| (info.first, info.last, info.count)), Some((Offset(0), Offset(1), 2)));
         assert!(chunks[1].find(Offset(2)).is_some() && chunks[1].find(Offset(1)).is_none());
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use quipu_protocol::SubjectPattern;
 use serde::{Deserialize, Serialize};
 
-/// Everything that one sync makes durable.
+/// Everything that one record of the journal makes durable.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Commit {
     /// Unix milliseconds; never less than in the commit before.
@@ -21,6 +21,11 @@ pub struct Commit {
 /// One change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Operation {
+    /// The store was opened: what was in memory alone is gone. The first operation after each start.
+    Opened {
+        /// Whether it had been stopped in order. If not, whatever was perhaps handed out counts one crash more.
+        clean: bool,
+    },
     /// Makes a queue, or gives the one with this id a new definition.
     DefineQueue(QueueDefinition),
     /// Makes a subscription that has everything settled below `floor`.
@@ -31,6 +36,8 @@ pub enum Operation {
         queue: QueueId,
         /// Unique in its queue.
         name: String,
+        /// How its consumers share it.
+        mode: Mode,
         /// The first offset it may get.
         floor: Offset,
     },
@@ -44,6 +51,19 @@ pub enum Operation {
         places: Vec<(QueueId, Offset)>,
         /// Set where duplicates are looked for.
         dedup: Option<DedupKey>,
+    },
+    /// Puts a dead letter back into the queue where it died, for the subscription that gave it up.
+    Redrive {
+        /// A `MessageHeader`.
+        header: Bytes,
+        /// The payload, or where it is already.
+        payload: Payload,
+        /// The queue.
+        queue: QueueId,
+        /// Its next offset.
+        offset: Offset,
+        /// For whom; all others have settled theirs long ago.
+        subscription: SubscriptionId,
     },
     /// A subscription is done with a message.
     Settle {
@@ -63,6 +83,47 @@ pub enum Operation {
         /// How many failed so far.
         attempts: u32,
     },
+    /// Messages below an offset may be handed out from now on.
+    Deliverable {
+        /// To whose consumers.
+        subscription: SubscriptionId,
+        /// The offset.
+        through: Offset,
+    },
+    /// A message that was there at several crashes is handed out with nothing else beside it.
+    Isolate {
+        /// To whose consumers.
+        subscription: SubscriptionId,
+        /// Which one.
+        offset: Offset,
+    },
+    /// A queue lets go of its oldest messages.
+    Trim {
+        /// Which queue.
+        queue: QueueId,
+        /// All below.
+        below: Offset,
+    },
+    /// A queue lets go of one message: it was moved elsewhere by hand.
+    Remove {
+        /// Which queue.
+        queue: QueueId,
+        /// Which message.
+        offset: Offset,
+    },
+    /// How far a named publisher has come.
+    Publisher {
+        /// Its name.
+        name: String,
+        /// Its run.
+        epoch: u64,
+        /// Everything up to here was stored or refused.
+        sequence: u64,
+        /// What was refused since the last operation of this kind: sent again it is tried again.
+        refused: Vec<u64>,
+        /// What had been refused before and is stored now.
+        stored: Vec<u64>,
+    },
 }
 
 /// What a queue is.
@@ -80,6 +141,115 @@ pub struct QueueDefinition {
     pub backoff_ms: Vec<u64>,
     /// The queue for dead letters, made when the first one dies.
     pub dead_letter: Option<String>,
+    /// What survives what.
+    pub durability: Durability,
+    /// When messages go.
+    pub retention: Retention,
+    /// How much it holds.
+    pub limits: QueueLimits,
+    /// Messages of one subscription that are in flight or parked at once.
+    pub in_flight_max: u32,
+    /// Milliseconds that a consumer has to settle a delivery; 0: for ever.
+    pub ack_deadline_ms: u64,
+}
+
+/// What a receipt promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// Nothing: messages are in memory alone and gone after a restart.
+    Memory,
+    /// The message survives the end of the process, and after 50 ms at most that of the machine.
+    Buffered,
+    /// The message is on disk and synced.
+    #[default]
+    Synced,
+}
+
+/// When a queue's messages go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Retention {
+    /// When every subscription has settled them.
+    #[default]
+    Work,
+    /// By age, bytes or number alone, so that subscriptions can read them again.
+    Log {
+        /// Milliseconds after which a message goes.
+        age_ms: Option<u64>,
+        /// Bytes past which the oldest go.
+        bytes: Option<u64>,
+        /// Messages past which the oldest go.
+        messages: Option<u64>,
+    },
+}
+
+/// How much a queue holds, and what happens then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct QueueLimits {
+    /// Messages at most.
+    pub messages: Option<u64>,
+    /// Bytes of headers and payloads at most, near enough.
+    pub bytes: Option<u64>,
+    /// What a publish into a full queue does.
+    pub on_full: OnFull,
+}
+
+/// What a publish into a full queue does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// The oldest messages go, settled or not.
+    DropOldest,
+    /// It waits, and its publisher with it.
+    Block,
+}
+
+/// How the consumers of a subscription share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Each message goes to one of them, whichever has credit.
+    #[default]
+    Shared,
+    /// Messages of one key go to one of them, in order.
+    KeyShared,
+    /// All go to the one that came first.
+    Exclusive,
+}
+
+impl Mode {
+    /// Its name in listings and configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::KeyShared => "key-shared",
+            Self::Exclusive => "exclusive",
+        }
+    }
+}
+
+impl Durability {
+    /// Its name in listings and configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Buffered => "buffered",
+            Self::Synced => "synced",
+        }
+    }
+}
+
+impl Retention {
+    /// Its name in listings and configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Work => "work",
+            Self::Log { .. } => "log",
+        }
+    }
 }
 
 /// The payload of an appended message.

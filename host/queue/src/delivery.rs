@@ -1,208 +1,187 @@
-//! Who gets which message next: the delivery of one subscription in `shared` mode.
+//! Who gets which message next: the delivery of one subscription.
 //!
-//! Sans-io: tell it what happened with [`Delivery::handle`], hand out what [`Delivery::poll_action`] returns, and call
-//! [`Event::Tick`] when [`Delivery::poll_timeout`] is due. It keeps only what is in flight or set aside; what is settled
-//! for good is in the [state](crate::state).
+//! Sans-io: tell it what happened with [`Delivery::handle`], do what [`Delivery::poll_action`] returns, and call
+//! [`Event::Tick`] when [`Delivery::poll_timeout`] is due. It keeps only what is in flight or set aside; what is settled,
+//! what failed and what was perhaps handed out before an unclean stop is in the [state](crate::state), which it asks
+//! through a [`View`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod consumers;
+mod flights;
+mod interface;
+mod keyed;
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod tests;
 
-use crate::commit::Offset;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Most messages in flight at once per subscription; with the parked ones, before a further message is begun.
-pub const IN_FLIGHT_MAX: usize = 10_000;
-/// Most deliveries that one consumer may have credit for.
-pub const CREDIT_MAX: u32 = 4_096;
+use crate::commit::{Mode, Offset};
+use crate::state::Mark;
+use consumers::Consumers;
+use flights::{Flight, Flights, Line};
+pub use interface::{
+    Action, CREDIT_MAX, ConsumerId, DEADLINE_MAX_MS, Event, Held, IN_FLIGHT_DEFAULT, IN_FLIGHT_MAX, Terms, Token, View,
+    Why,
+};
+use keyed::{Keyed, LOOK_AHEAD};
 
-/// A consumer of one subscription, for as long as it is connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConsumerId(pub u64);
-
-/// Names one delivery; never used again within a run of the router.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Token(pub u64);
-
-/// Why a message is delivered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// The first time.
-    First,
-    /// An attempt failed before.
-    Nacked,
-    /// A consumer went away with it.
-    Returned,
-}
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// Messages up to this offset, itself not among them, are there.
-    Available(Offset),
-    /// A consumer came, without credit.
-    Join(ConsumerId),
-    /// A consumer takes so many deliveries in total since it joined.
-    Credit(ConsumerId, u64),
-    /// A consumer went. What it had in flight goes to the others at once.
-    Leave(ConsumerId),
-    /// A settlement that began is durable: the message is gone.
-    Settled(Token),
-    /// A settlement that began is durable: the attempt failed, the next one is not before this time.
-    Parked {
-        /// Of the failed attempt.
-        token: Token,
-        /// Attempts that failed so far.
-        attempts: u32,
-        /// Unix milliseconds.
-        until_ms: u64,
-    },
-    /// A settlement that began came to nothing: the delivery stands.
-    Refused(Token),
-    /// Time has passed.
-    Tick,
-}
-
-/// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Action {
-    /// Hand this message to this consumer.
-    Deliver {
-        /// To whom.
-        consumer: ConsumerId,
-        /// What settles it.
-        token: Token,
-        /// Which message.
-        offset: Offset,
-        /// 1 on the first try.
-        attempt: u32,
-        /// Why.
-        why: Why,
-    },
-}
-
-/// A delivery whose settlement began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Which message.
-    pub offset: Offset,
-    /// Which attempt.
-    pub attempt: u32,
-}
+/// A message that was perhaps in flight at so many unclean stops is handled alone from then on.
+const CRASHES_ALONE: u32 = 3;
+/// How near the next message may come to the durable mark before a new one is asked for; which is twice that ahead.
+const MARK_AHEAD: u64 = 1_024;
 
 /// The delivery of one subscription.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The next offset never delivered in this run, and where messages end.
+    terms: Terms,
+    /// The next offset not looked at in this run.
     next: Offset,
-    end: Offset,
-    /// At or above `next`, settled in an earlier run.
-    settled: BTreeSet<Offset>,
-    /// Delivered before and free again.
-    returned: BTreeMap<Offset, Why>,
-    parked: BTreeSet<(u64, Offset)>,
-    /// Failed attempts of what is unsettled.
-    attempts: HashMap<Offset, u32>,
-    in_flight: HashMap<Token, InFlight>,
-    consumers: BTreeMap<ConsumerId, Consumer>,
-    /// Consumers with credit, in turn.
-    ready: VecDeque<ConsumerId>,
+    /// The last mark that was asked for.
+    asked: Offset,
+    alone: Alone,
+    flights: Flights,
+    /// With the line, so that a message which cannot be read for a moment still finds its own.
+    parked: BTreeSet<(u64, Offset, Why, Line)>,
+    set_aside: SetAside,
+    consumers: Consumers,
     token_next: u64,
 }
 
-#[derive(Debug)]
-struct InFlight {
-    offset: Offset,
-    consumer: ConsumerId,
-    attempt: u32,
-    settling: bool,
+/// How far a message that is handled alone has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    Nothing,
+    Asked(Offset),
+    Isolated(Offset),
+    InFlight(Token),
 }
 
-#[derive(Debug, Default)]
-struct Consumer {
-    granted: u64,
-    delivered: u64,
-    tokens: BTreeSet<Token>,
+/// What was begun and is free, or waits for something else than time.
+#[derive(Debug)]
+enum SetAside {
+    /// Delivered before, without what is parked.
+    Plain(BTreeMap<Offset, Why>),
+    /// With what is parked.
+    Keyed(Box<Keyed>),
+}
+
+/// What may be delivered now.
+struct Candidate {
+    seat: u32,
+    offset: Offset,
+    /// None: it was not begun before.
+    why: Option<Why>,
+    /// Where keys keep order, and whether its line waits for it.
+    line: Option<(Line, bool)>,
 }
 
 impl Delivery {
-    /// A delivery that starts at a floor: `settled` above it are left out, and unsettled ones may have had `attempts`.
-    /// Tokens count up from `token_first`.
-    pub fn new(
-        floor: Offset,
-        settled: impl IntoIterator<Item = Offset>,
-        attempts: impl IntoIterator<Item = (Offset, u32)>,
-        token_first: u64,
-    ) -> Self {
+    /// A delivery that starts at a floor. Tokens count up from `token_first`.
+    pub fn new(terms: Terms, floor: Offset, token_first: u64) -> Self {
         Self {
+            terms: terms.within_limits(),
             next: floor,
-            end: floor,
-            settled: settled.into_iter().collect(),
-            returned: BTreeMap::new(),
+            asked: Offset(0),
+            alone: Alone::Nothing,
+            flights: Flights::default(),
             parked: BTreeSet::new(),
-            attempts: attempts.into_iter().collect(),
-            in_flight: HashMap::new(),
-            consumers: BTreeMap::new(),
-            ready: VecDeque::new(),
+            set_aside: match terms.mode {
+                Mode::Shared | Mode::Exclusive => SetAside::Plain(BTreeMap::new()),
+                Mode::KeyShared => SetAside::Keyed(Box::new(Keyed::new())),
+            },
+            consumers: Consumers::default(),
             token_next: token_first,
         }
+    }
+
+    /// Sets limit and deadline for what is begun from now on; the mode stays.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.terms = Terms { mode: self.terms.mode, ..terms.within_limits() };
     }
 
     /// Takes note of what happened at this time, in Unix milliseconds.
     pub fn handle(&mut self, now_ms: u64, event: Event) {
         match event {
-            Event::Available(end) => self.end = self.end.max(end),
-            Event::Join(consumer) => drop(self.consumers.insert(consumer, Consumer::default())),
-            Event::Credit(consumer, granted) => self.credit(consumer, granted),
-            Event::Leave(consumer) => self.leave(consumer),
-            Event::Settled(token) => drop(self.take(token).map(|held| self.attempts.remove(&held.offset))),
-            Event::Parked { token, attempts, until_ms } => {
-                if let Some(held) = self.take(token) {
-                    self.attempts.insert(held.offset, attempts);
-                    self.parked.insert((until_ms, held.offset));
-                }
+            Event::Join(id) => self.join(id),
+            Event::Credit(id, granted) => self.change_room(id, |consumers, seat| consumers.credit(seat, granted)),
+            Event::Window(id, window) => self.change_room(id, |consumers, seat| consumers.set_window(seat, window)),
+            Event::Leave(id) => self.leave(id),
+            Event::Settled(token) => {
+                self.take(token);
             }
-            Event::Refused(token) => self.refused(token),
-            Event::Tick => {}
+            Event::Parked { token, until_ms, why } => self.park(token, until_ms, why),
+            Event::Refused(token) => self.refused(now_ms, token),
+            Event::GiveBack(token) => self.give_back(token),
+            Event::Isolated(offset) if self.alone == Alone::Asked(offset) => self.alone = Alone::Isolated(offset),
+            Event::Trimmed(below) => {
+                self.next = self.next.max(below);
+                self.forget(|offset| offset < below);
+            }
+            Event::Removed(offset) if offset <= self.next => self.forget(|other| other == offset),
+            Event::Available | Event::Isolated(_) | Event::Removed(_) | Event::Tick => {}
         }
         self.unpark(now_ms);
     }
 
     /// What to do now; none when nothing is left.
-    pub fn poll_action(&mut self) -> Option<Action> {
-        if self.in_flight.len() >= IN_FLIGHT_MAX {
-            return None;
+    pub fn poll_action(&mut self, now_ms: u64, view: &impl View) -> Option<Action> {
+        if let Some(expire) = self.expire(now_ms) {
+            return Some(expire);
         }
-        let consumer = *self.ready.front()?;
-        let (offset, why) = self.take_next()?;
-        self.ready.pop_front();
-        let token = Token(self.token_next);
-        self.token_next += 1;
-        let attempt = self.attempts.get(&offset).map_or(1, |failed| failed + 1);
-        self.in_flight.insert(token, InFlight { offset, consumer, attempt, settling: false });
-        if let Some(known) = self.consumers.get_mut(&consumer) {
-            known.delivered += 1;
-            known.tokens.insert(token);
-            if known.delivered < known.granted {
-                self.ready.push_back(consumer);
-            }
+        self.skip_settled(view);
+        if let Some(advance) = self.advance(view) {
+            return Some(advance);
         }
-        Some(Action::Deliver { consumer, token, offset, attempt, why })
+        self.deliver(now_ms, view)
     }
 
     /// When to call again with [`Event::Tick`], in Unix milliseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.parked.first().map(|(until_ms, _)| *until_ms)
+        let parked = self.parked.first().map(|(until_ms, ..)| *until_ms);
+        let due = self.flights.first_due().map(|flight| flight.deadline_ms);
+        parked.into_iter().chain(due).min()
+    }
+
+    /// Counts a message of this size against its consumer's window. A consumer whose window is used up gets none.
+    pub fn charge(&mut self, consumer: ConsumerId, bytes: u64) {
+        self.change_room(consumer, |consumers, seat| consumers.charge(seat, bytes));
     }
 
     /// Begins to settle a delivery; none where the token is stale, another's, or settled already. What then becomes of
-    /// it is told by [`Event::Settled`], [`Event::Parked`] or [`Event::Refused`].
+    /// it is told by [`Event::Settled`], [`Event::Parked`], [`Event::Refused`] or [`Event::GiveBack`].
     pub fn begin_settle(&mut self, consumer: ConsumerId, token: Token) -> Option<Held> {
-        let held = self.in_flight.get_mut(&token).filter(|held| held.consumer == consumer && !held.settling)?;
-        held.settling = true;
-        Some(Held { offset: held.offset, attempt: held.attempt })
+        self.standing(consumer, token)?;
+        self.flights.begin(token)
+    }
+
+    /// Begins to settle a delivery and all of the same consumer at lower offsets, by offset; as [`Self::begin_settle`].
+    /// Costs a look at everything in flight.
+    pub fn begin_settle_through(&mut self, consumer: ConsumerId, token: Token) -> Option<Vec<(Token, Held)>> {
+        let last = self.standing(consumer, token)?;
+        let (seat, through) = (last.seat, last.offset);
+        let is_meant = |flight: &&Flight| flight.seat == seat && flight.offset <= through && !flight.is_settling();
+        let mut held: Vec<_> = self.flights.iter().filter(is_meant).map(|f| (f.token, f.held())).collect();
+        held.sort_unstable_by_key(|(_, held)| held.offset);
+        for (token, _) in &held {
+            self.flights.begin(*token);
+        }
+        Some(held)
+    }
+
+    /// Gives a delivery so much time from now on, [`DEADLINE_MAX_MS`] at most; false where the token is stale, another's,
+    /// or settled already.
+    pub fn extend(&mut self, now_ms: u64, consumer: ConsumerId, token: Token, by_ms: u64) -> bool {
+        let Some(flight) = self.standing(consumer, token) else { return false };
+        if flight.deadline_ms < u64::MAX {
+            self.flights.set_deadline(token, now_ms + by_ms.min(DEADLINE_MAX_MS));
+        }
+        true
     }
 
     /// Deliveries that are not settled.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.len()
+        self.flights.len()
     }
 
     /// Messages that wait for their next attempt.
@@ -210,206 +189,266 @@ impl Delivery {
         self.parked.len()
     }
 
+    /// Messages that were begun and are neither in flight nor parked.
+    pub fn set_aside(&self) -> usize {
+        match &self.set_aside {
+            SetAside::Plain(returned) => returned.len(),
+            SetAside::Keyed(keyed) => keyed.len() - self.parked.len(),
+        }
+    }
+
     /// Consumers that are there.
     pub fn consumers(&self) -> usize {
         self.consumers.len()
     }
 
-    fn credit(&mut self, id: ConsumerId, granted: u64) {
-        let Some(consumer) = self.consumers.get_mut(&id) else { return };
-        let had = consumer.delivered < consumer.granted;
-        consumer.granted = consumer.granted.max(granted);
-        if !had && consumer.delivered < consumer.granted {
-            self.ready.push_back(id);
+    fn join(&mut self, id: ConsumerId) {
+        if self.consumers.join(id) {
+            self.share_out();
         }
     }
 
     fn leave(&mut self, id: ConsumerId) {
-        let Some(consumer) = self.consumers.remove(&id) else { return };
-        self.ready.retain(|ready| *ready != id);
-        for token in consumer.tokens {
-            // One whose settlement is under way goes with that.
-            if self.in_flight.get(&token).is_some_and(|held| !held.settling) {
-                self.give_back(token);
+        let Some(seat) = self.consumers.leave(id) else { return };
+        self.share_out();
+        // One whose settlement is under way goes with that.
+        let left = self.flights.iter().filter(|flight| flight.seat == seat && !flight.is_settling());
+        let left: Vec<Token> = left.map(|flight| flight.token).collect();
+        left.into_iter().for_each(|token| self.give_back(token));
+    }
+
+    fn share_out(&mut self) {
+        if let SetAside::Keyed(keyed) = &mut self.set_aside {
+            keyed.share_out(&self.consumers.seats());
+        }
+    }
+
+    fn change_room(&mut self, id: ConsumerId, change: impl FnOnce(&mut Consumers, u32)) {
+        let Some(seat) = self.consumers.seat(id) else { return };
+        change(&mut self.consumers, seat);
+        if let SetAside::Keyed(keyed) = &mut self.set_aside {
+            keyed.set_room(seat, self.consumers.has_room(seat));
+        }
+    }
+
+    fn standing(&self, consumer: ConsumerId, token: Token) -> Option<&Flight> {
+        let seat = self.consumers.seat(consumer)?;
+        self.flights.get(token).filter(|flight| flight.seat == seat && !flight.is_settling())
+    }
+
+    fn park(&mut self, token: Token, until_ms: u64, why: Why) {
+        let Some(flight) = self.take(token) else { return };
+        self.parked.insert((until_ms, flight.offset, why, flight.line()));
+        if let SetAside::Keyed(keyed) = &mut self.set_aside {
+            keyed.put(flight.line(), flight.offset, (Some(why), true, true), &self.flights);
+        }
+    }
+
+    fn unpark(&mut self, now_ms: u64) {
+        while let Some(&(_, offset, why, line)) = self.parked.first().filter(|(until_ms, ..)| *until_ms <= now_ms) {
+            self.parked.pop_first();
+            match &mut self.set_aside {
+                SetAside::Plain(returned) => drop(returned.insert(offset, why)),
+                SetAside::Keyed(keyed) => keyed.unpark(line, offset, &self.flights),
             }
         }
     }
 
-    fn refused(&mut self, token: Token) {
-        let Some(held) = self.in_flight.get_mut(&token) else { return };
-        held.settling = false;
-        if !self.consumers.contains_key(&held.consumer) {
+    fn refused(&mut self, now_ms: u64, token: Token) {
+        self.flights.resume(token);
+        let Some(flight) = self.flights.get(token) else { return };
+        if self.consumers.id(flight.seat).is_none() {
             self.give_back(token);
+        } else if flight.deadline_ms < u64::MAX {
+            let again_ms = now_ms + self.terms.ack_deadline_ms.unwrap_or_default();
+            let deadline_ms = if flight.deadline_ms > now_ms { flight.deadline_ms } else { again_ms };
+            self.flights.set_deadline(token, deadline_ms);
         }
     }
 
     fn give_back(&mut self, token: Token) {
-        if let Some(held) = self.take(token) {
-            self.returned.insert(held.offset, Why::Returned);
-        }
-    }
-
-    fn take(&mut self, token: Token) -> Option<InFlight> {
-        let held = self.in_flight.remove(&token)?;
-        if let Some(consumer) = self.consumers.get_mut(&held.consumer) {
-            consumer.tokens.remove(&token);
-        }
-        Some(held)
-    }
-
-    fn unpark(&mut self, now_ms: u64) {
-        while let Some(&(until_ms, offset)) = self.parked.first() {
-            if until_ms > now_ms {
-                return;
+        let Some(flight) = self.take(token) else { return };
+        let why = Why::Returned;
+        match &mut self.set_aside {
+            SetAside::Plain(returned) => drop(returned.insert(flight.offset, why)),
+            SetAside::Keyed(keyed) => {
+                keyed.put(flight.line(), flight.offset, (Some(why), true, false), &self.flights);
             }
-            self.parked.pop_first();
-            self.returned.insert(offset, Why::Nacked);
         }
     }
 
-    fn take_next(&mut self) -> Option<(Offset, Why)> {
-        if let Some(returned) = self.returned.pop_first() {
-            return Some(returned);
+    fn take(&mut self, token: Token) -> Option<Flight> {
+        let flight = self.flights.remove(token)?;
+        if self.alone == Alone::InFlight(token) {
+            self.alone = Alone::Nothing;
         }
-        // What is parked takes memory too, and a subscription that only fails must not go through all of its queue.
-        while self.next < self.end && self.in_flight.len() + self.parked.len() < IN_FLIGHT_MAX {
+        if let SetAside::Keyed(keyed) = &mut self.set_aside {
+            keyed.landed(flight.line(), &self.flights);
+        }
+        Some(flight)
+    }
+
+    fn forget(&mut self, is_gone: impl Fn(Offset) -> bool) {
+        let stale: Vec<Token> = self.flights.iter().filter(|f| is_gone(f.offset)).map(|f| f.token).collect();
+        for token in stale {
+            self.take(token);
+        }
+        self.parked.retain(|(_, offset, ..)| !is_gone(*offset));
+        match &mut self.set_aside {
+            SetAside::Plain(returned) => returned.retain(|offset, _| !is_gone(*offset)),
+            SetAside::Keyed(keyed) => keyed.forget(&is_gone, &self.flights),
+        }
+        if let Alone::Asked(offset) | Alone::Isolated(offset) = self.alone
+            && is_gone(offset)
+        {
+            self.alone = Alone::Nothing;
+        }
+    }
+
+    fn expire(&mut self, now_ms: u64) -> Option<Action> {
+        let due = self.flights.first_due().filter(|flight| flight.deadline_ms <= now_ms)?;
+        let (token, consumer) = (due.token, self.consumers.id(due.seat)?);
+        Some(Action::Expire { consumer, token, held: self.flights.begin(token)? })
+    }
+
+    fn skip_settled(&mut self, view: &impl View) {
+        let end = view.end();
+        if self.next < end {
+            self.next = view.next_unsettled(self.next).min(end);
+        }
+    }
+
+    /// Asks for a new durable mark long before it is needed, and once.
+    fn advance(&mut self, view: &impl View) -> Option<Action> {
+        let mark = view.delivered_through();
+        if self.consumers.len() == 0 || self.next.0 + MARK_AHEAD <= mark.0 || self.asked > mark {
+            return None;
+        }
+        self.asked = Offset(self.next.0 + 2 * MARK_AHEAD);
+        Some(Action::Advance { through: self.asked })
+    }
+
+    fn deliver(&mut self, now_ms: u64, view: &impl View) -> Option<Action> {
+        if self.flights.len() >= self.terms.in_flight_max {
+            return None;
+        }
+        let candidate = match self.alone {
+            Alone::Nothing => self.first(view)?,
+            Alone::Asked(_) | Alone::InFlight(_) => return None,
+            Alone::Isolated(offset) => self.find(offset, view)?,
+        };
+        let mark = view.mark(candidate.offset);
+        if mark.crashes >= CRASHES_ALONE && self.alone == Alone::Nothing {
+            // What is behind it waits as well, so that it is not overtaken for ever.
+            return self.flights.is_empty().then(|| self.isolate(candidate.offset));
+        }
+        Some(self.begin(now_ms, candidate, mark, view))
+    }
+
+    fn isolate(&mut self, offset: Offset) -> Action {
+        self.alone = Alone::Asked(offset);
+        Action::Isolate { offset }
+    }
+
+    fn begin(&mut self, now_ms: u64, candidate: Candidate, mark: Mark, view: &impl View) -> Action {
+        let Candidate { seat, offset, why, line } = candidate;
+        let token = Token(self.token_next);
+        self.token_next += 1;
+        let attempt = mark.attempts.saturating_add(1);
+        let flight = Flight::new(token, offset, seat, attempt, line);
+        let line = flight.line();
+        let deadline_ms = self.terms.ack_deadline_ms.map(|ms| now_ms + ms);
+        self.flights.insert(flight, deadline_ms);
+        match &mut self.set_aside {
+            SetAside::Plain(_) if why.is_none() => self.next = offset.next(),
+            SetAside::Plain(returned) => drop(returned.remove(&offset)),
+            SetAside::Keyed(keyed) => keyed.took_off(line, offset, &self.flights),
+        }
+        if matches!(self.alone, Alone::Isolated(_)) {
+            self.alone = Alone::InFlight(token);
+        }
+        let consumer = self.consumers.id(seat).unwrap_or(ConsumerId(u64::MAX));
+        self.change_room(consumer, Consumers::deliver);
+        let why = why.unwrap_or_else(|| why_new(offset, mark, view));
+        Action::Deliver { consumer, token, offset, attempt, crashes: mark.crashes, why }
+    }
+
+    /// The lowest that may go to the consumer whose turn it is, or where keys keep order to any.
+    fn first(&mut self, view: &impl View) -> Option<Candidate> {
+        if let SetAside::Keyed(keyed) = &self.set_aside {
+            return keyed.first().or_else(|| self.look_ahead(view)).map(Candidate::from);
+        }
+        let seat = self.next_seat()?;
+        let SetAside::Plain(returned) = &self.set_aside else { return None };
+        let returned = returned.first_key_value().map(|(offset, why)| (*offset, Some(*why)));
+        let (offset, why) = returned.or_else(|| self.may_begin(view).then_some((self.next, None)))?;
+        Some(Candidate { seat, offset, why, line: None })
+    }
+
+    /// This one, if a consumer may have it.
+    fn find(&mut self, offset: Offset, view: &impl View) -> Option<Candidate> {
+        if let SetAside::Keyed(keyed) = &self.set_aside {
+            return keyed.get(Line::new(view.key(offset), offset), offset).map(Candidate::from);
+        }
+        let seat = self.next_seat()?;
+        let SetAside::Plain(returned) = &self.set_aside else { return None };
+        let why = returned.get(&offset).copied();
+        if why.is_none() && offset != self.next {
+            // It is gone, and nobody said so.
+            self.alone = Alone::Nothing;
+            return self.first(view);
+        }
+        Some(Candidate { seat, offset, why, line: None })
+    }
+
+    fn next_seat(&mut self) -> Option<u32> {
+        if self.terms.mode == Mode::Exclusive { self.consumers.first() } else { self.consumers.next() }
+    }
+
+    /// Sets new messages aside until one of them may go.
+    fn look_ahead(&mut self, view: &impl View) -> Option<keyed::Free> {
+        while self.may_begin(view) {
             let offset = self.next;
             self.next = offset.next();
-            if !self.settled.remove(&offset) {
-                let failed_before = self.attempts.contains_key(&offset);
-                return Some((offset, if failed_before { Why::Nacked } else { Why::First }));
+            self.skip_settled(view);
+            let line = Line::new(view.key(offset), offset);
+            let SetAside::Keyed(keyed) = &mut self.set_aside else { return None };
+            // Its line waited for it in an earlier run.
+            let again = view.mark(offset).attempts > 0;
+            keyed.put(line, offset, (None, again, false), &self.flights);
+            if let Some(free) = keyed.first() {
+                return Some(free);
             }
         }
         None
     }
+
+    /// Whether the next new message may be begun. What is parked or set aside takes memory too, and a subscription that
+    /// only fails must not go through all of its queue.
+    fn may_begin(&self, view: &impl View) -> bool {
+        let has_room = match &self.set_aside {
+            SetAside::Plain(_) => true,
+            SetAside::Keyed(keyed) => keyed.has_room() && keyed.len() < LOOK_AHEAD,
+        };
+        let begun = self.flights.len() + self.parked.len() + self.set_aside();
+        let is_there = self.next < view.end() && self.next < view.delivered_through();
+        has_room && is_there && begun < self.terms.in_flight_max
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Plays a script: `+N` N more messages, `join a`, `a=N` credit of a in total, `leave a`, `ack T`, `nack T MS`,
-    /// `refuse T`, `~MS` time passes. Returns what is delivered, as `a<-OFFSET#TOKEN`, with `/ATTEMPT` after the first
-    /// and `!` for returned ones.
-    fn play(delivery: &mut Delivery, script: &str) -> String {
-        let mut now_ms = 0;
-        let mut end = delivery.end;
-        let mut out = Vec::new();
-        for step in script.split(", ") {
-            let words: Vec<&str> = step.split(' ').collect();
-            let id = |name: &str| ConsumerId(u64::from(name.as_bytes()[0]));
-            let number = |text: &str| text.parse::<u64>().expect("a number");
-            let event = match words[..] {
-                ["join", name] => Event::Join(id(name)),
-                ["leave", name] => Event::Leave(id(name)),
-                ["ack", token] => begin(delivery, number(token), Event::Settled, &mut out),
-                ["refuse", token] => begin(delivery, number(token), Event::Refused, &mut out),
-                ["nack", token, ms] => {
-                    let (attempts, until_ms) = (attempt_of(delivery, number(token)), now_ms + number(ms));
-                    begin(delivery, number(token), |token| Event::Parked { token, attempts, until_ms }, &mut out)
-                }
-                [word] => match word.split_at(1) {
-                    ("+", n) => {
-                        end = Offset(end.0 + number(n));
-                        Event::Available(end)
-                    }
-                    ("~", ms) => {
-                        now_ms += number(ms);
-                        Event::Tick
-                    }
-                    (name, grant) => Event::Credit(id(name), number(&grant[1..])),
-                },
-                _ => panic!("no step: {step}"),
-            };
-            delivery.handle(now_ms, event);
-            while let Some(Action::Deliver { consumer, token, offset, attempt, why }) = delivery.poll_action() {
-                let name = char::from(u8::try_from(consumer.0).expect("a letter"));
-                let attempt = if attempt > 1 { format!("/{attempt}") } else { String::new() };
-                let returned = if why == Why::Returned { "!" } else { "" };
-                out.push(format!("{name}<-{offset}#{}{attempt}{returned}", token.0));
-            }
-        }
-        out.join(" ")
+impl From<keyed::Free> for Candidate {
+    fn from(free: keyed::Free) -> Self {
+        Self { seat: free.seat, offset: free.offset, why: free.why, line: Some((free.line, free.again)) }
     }
+}
 
-    fn attempt_of(delivery: &Delivery, token: u64) -> u32 {
-        delivery.in_flight.get(&Token(token)).map_or(0, |held| held.attempt)
-    }
-
-    fn begin(delivery: &mut Delivery, token: u64, event: impl Fn(Token) -> Event, out: &mut Vec<String>) -> Event {
-        let token = Token(token);
-        let holder = delivery.in_flight.get(&token).map_or(ConsumerId(0), |held| held.consumer);
-        match delivery.begin_settle(holder, token) {
-            Some(_) => event(token),
-            None => {
-                out.push(format!("stale {}", token.0));
-                Event::Tick
-            }
-        }
-    }
-
-    fn check(script: &str, expect: &str) {
-        assert_eq!(play(&mut Delivery::new(Offset(0), [], [], 1), script), expect, "{script}");
-    }
-
-    #[test]
-    fn credit_bounds_what_is_handed_out() {
-        check("+3, join a, a=2", "a<-0#1 a<-1#2");
-        check("join a, a=2, +3, a=2, a=3", "a<-0#1 a<-1#2 a<-2#3");
-        check("join a, a=1, +2, ack 1", "a<-0#1");
-        check("+2, a=5", "");
-    }
-
-    #[test]
-    fn consumers_take_turns() {
-        check("join a, join b, a=2, b=3, +5", "a<-0#1 b<-1#2 a<-2#3 b<-3#4 b<-4#5");
-    }
-
-    #[test]
-    fn a_leaving_consumer_gives_back_at_once() {
-        check("join a, a=9, +2, join b, b=9, leave a", "a<-0#1 a<-1#2 b<-0#3! b<-1#4!");
-        check("join a, a=9, +2, ack 1, leave a, join b, b=9", "a<-0#1 a<-1#2 b<-1#3!");
-    }
-
-    #[test]
-    fn a_failed_attempt_waits_and_counts() {
-        check("join a, a=9, +1, nack 1 100, ~99, ~1", "a<-0#1 a<-0#2/2");
-        check("join a, a=9, +2, nack 1 5, nack 2 3, ~5", "a<-0#1 a<-1#2 a<-0#3/2 a<-1#4/2");
-        check(
-            "join a, a=9, +1, nack 1 1, ~1, nack 2 1, ~1, leave a, join b, b=1",
-            "a<-0#1 a<-0#2/2 a<-0#3/3 b<-0#4/3!",
-        );
-    }
-
-    #[test]
-    fn stale_tokens_change_nothing() {
-        check("join a, a=9, +1, ack 1, ack 1", "a<-0#1 stale 1");
-        check("join a, a=1, +1, leave a, ack 1, join b, b=1, ack 2", "a<-0#1 stale 1 b<-0#2!");
-        check("join a, a=9, +1, refuse 1, ack 1, ack 1", "a<-0#1 stale 1");
-    }
-
-    #[test]
-    fn what_an_earlier_run_settled_is_left_out() {
-        let mut delivery = Delivery::new(Offset(2), [Offset(3), Offset(5)], [(Offset(4), 2)], 7);
-        assert_eq!(play(&mut delivery, "+5, join a, a=9"), "a<-2#7 a<-4#8/3 a<-6#9");
-        assert!(delivery.settled.is_empty());
-    }
-
-    #[test]
-    fn in_flight_has_a_limit() {
-        let mut delivery = Delivery::new(Offset(0), [], [], 1);
-        let script = format!("join a, a={0}, +{0}", IN_FLIGHT_MAX + 5);
-        assert_eq!(play(&mut delivery, &script).split(' ').count(), IN_FLIGHT_MAX);
-        assert_eq!(play(&mut delivery, "ack 1"), format!("a<-{IN_FLIGHT_MAX}#{}", IN_FLIGHT_MAX + 1));
-    }
-
-    #[test]
-    fn what_is_parked_counts_against_the_limit() {
-        let mut delivery = Delivery::new(Offset(0), [], [], 1);
-        let nacks: Vec<String> = (1..=IN_FLIGHT_MAX).map(|token| format!("nack {token} 9")).collect();
-        let script = format!("join a, a={0}, +{0}, {1}", 3 * IN_FLIGHT_MAX, nacks.join(", "));
-        assert_eq!(play(&mut delivery, &script).split(' ').count(), IN_FLIGHT_MAX);
-        assert_eq!((delivery.parked(), delivery.in_flight()), (IN_FLIGHT_MAX, 0));
-        assert!(play(&mut delivery, "~9").starts_with(&format!("a<-0#{}/2", IN_FLIGHT_MAX + 1)));
+/// Why a message goes that this run has not begun before.
+fn why_new(offset: Offset, mark: Mark, view: &impl View) -> Why {
+    if mark.attempts > 0 {
+        Why::Nacked
+    } else if offset < view.returned_below() {
+        Why::Crashed
+    } else {
+        Why::First
     }
 }

@@ -1,19 +1,34 @@
 //! The journal: what makes a commit durable before anyone hears of it.
 
+mod buffer;
+mod inspect;
 mod record;
+mod scan;
 pub mod segments;
 
+pub(crate) use buffer::AlignedBuffer;
+pub use inspect::{Damage, Inspection, inspect};
 pub use record::RECORD_ALIGN;
+pub(crate) use scan::DIRECTORY;
+pub use scan::{Cut, Reader, RecordInfo, RecoverError, Recovered};
 pub use segments::{JournalConfig, SegmentJournal};
 
 /// Where commits are made durable. Owned by one thread, which may block.
 pub trait Journal: Send {
-    /// Makes a record durable; it is when this returns. Sequences are consecutive.
+    /// Writes a record. Where `durable`, it and all before it are on disk when this returns. Sequences are consecutive.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Full`] leaves the journal as it was; after any other error nothing may be appended again.
-    fn append(&mut self, sequence: u64, body: &[u8]) -> Result<(), JournalError>;
+    /// [`JournalError::Full`] and [`JournalError::TooLarge`] leave the journal as it was; after any other error nothing
+    /// may be appended again.
+    fn append(&mut self, sequence: u64, body: &[u8], durable: bool) -> Result<(), JournalError>;
+
+    /// Makes all records so far durable; they are when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Io`]; nothing may be appended again.
+    fn sync(&mut self) -> Result<(), JournalError>;
 
     /// Gives the room of records up to this one back: they are in a checkpoint.
     fn release(&mut self, through: u64);
@@ -48,3 +63,6 @@ pub enum JournalError {
         source: std::io::Error,
     },
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,24 +8,37 @@
 //! Deliberately not here: the network, plugins, and any clock or randomness inside `apply` or the
 //! [delivery](delivery) logic.
 
+mod backup;
+pub mod bounds;
 pub mod checkpoint;
 mod chunk;
 pub mod commit;
 mod dedup;
 pub mod delivery;
+pub mod disk;
+mod engine;
+mod inspect;
 pub mod journal;
+mod legacy;
 mod offsets;
 mod owner;
 mod plan;
 mod request;
+mod salvage;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 pub mod state;
 mod store;
 
-pub use commit::{Offset, Outcome, Stored};
+pub use commit::{Durability, Mode, Offset, OnFull, Outcome, QueueLimits, Retention, Stored};
 pub use delivery::{ConsumerId, Token, Why};
+pub use inspect::{InspectError, Problem, QueueReport, Report, inspect};
 pub use plan::{
-    Output, PublishError, Published, QueueSettings, Receipt, Settle, SettleError, Settlement, Target, backoff,
+    DefineQueueError, Output, PublishError, Published, QueueSettings, Receipt, Redrive, Redriven, Settle, SettleError,
+    Settlement, Target, Wanted, backoff,
 };
+pub use salvage::{SalvageError, SalvageReport, salvage};
 pub use store::{
-    Consumer, Delivery, OpenError, QueueInfo, Start, Store, StoreConfig, StoreFailed, SubscribeError, SubscriptionInfo,
+    BackupError, Consumer, Delivery, OpenError, OpenPublisherError, Publisher, QueueInfo, ROUTE_PREFIX, Start, Store,
+    StoreConfig, StoreFailed, StoreInfo, SubscribeError, SubscriptionInfo,
 };

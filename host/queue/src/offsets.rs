@@ -1,6 +1,7 @@
 //! A set of offsets above a floor, as a bitmap.
 
 use std::collections::VecDeque;
+use std::iter::{once, repeat};
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,40 @@ impl OffsetSet {
         true
     }
 
+    /// Puts everything below an offset into it; how many were not in it before.
+    pub(crate) fn insert_below(&mut self, below: Offset) -> u64 {
+        let added = self.count_absent(Offset(self.floor), below);
+        if below.0 > self.floor {
+            let passed = usize::try_from(below.0 / 64 - self.floor / 64).unwrap_or(usize::MAX);
+            self.words.drain(..passed.min(self.words.len()));
+            self.floor = below.0;
+            self.raise();
+        }
+        added
+    }
+
+    /// The first offset at or after this one that is not in it.
+    pub(crate) fn next_absent(&self, from: Offset) -> Offset {
+        let from = from.0.max(self.floor);
+        let base = from / 64 * 64;
+        let words = self.word(from).map_or(usize::MAX, |(at, _)| at);
+        for ((n, word), below) in (0..).zip(self.words.iter().skip(words)).zip(once(from - base).chain(repeat(0))) {
+            // What is before `from` counts as in it.
+            let first = (word | !(u64::MAX << below)).trailing_ones();
+            if first < 64 {
+                return Offset(base + n * 64 + u64::from(first));
+            }
+        }
+        let end = self.floor / 64 * 64 + 64 * self.words.len() as u64;
+        Offset(from.max(end))
+    }
+
+    /// How many from the first offset on, and before the second, are not in it.
+    pub(crate) fn count_absent(&self, from: Offset, to: Offset) -> u64 {
+        let from = from.0.max(self.floor);
+        to.0.saturating_sub(from) - self.count(from, to.0)
+    }
+
     /// Offsets at or above the floor that are in it, ascending.
     pub(crate) fn above_floor(&self) -> impl Iterator<Item = Offset> + '_ {
         let base = self.floor / 64 * 64;
@@ -60,10 +95,29 @@ impl OffsetSet {
             let run = u64::from((first >> bit).trailing_ones());
             self.floor += run;
             if bit + run < 64 {
-                return;
+                break;
             }
             self.words.pop_front();
         }
+        // What is below the floor has no bits, so that equal sets are equal.
+        if let Some(first) = self.words.front_mut() {
+            *first &= u64::MAX << (self.floor % 64);
+        }
+        if self.words.back() == Some(&0) {
+            self.words.clear();
+        }
+    }
+
+    /// How many from `from` on, which is not below the floor, and before `to` are in it.
+    fn count(&self, from: u64, to: u64) -> u64 {
+        let Some((first, _)) = self.word(from) else { return 0 };
+        let words = (from / 64..to.div_ceil(64)).zip(self.words.iter().skip(first));
+        let ones = words.map(|(n, word)| {
+            let low = u64::MAX << from.saturating_sub(n * 64);
+            let high = to.checked_sub((n + 1) * 64).map_or_else(|| !(u64::MAX << (to - n * 64)), |_| u64::MAX);
+            u64::from((word & low & high).count_ones())
+        });
+        ones.sum()
     }
 
     /// Where the bit of an offset stands; none below the words.
@@ -75,22 +129,73 @@ impl OffsetSet {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert(u64),
+        InsertBelow(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![30 => (0..500u64).prop_map(Step::Insert), 1 => (0..500u64).prop_map(Step::InsertBelow)];
+        prop::collection::vec(step, 0..400)
+    }
+
+    fn absent(model: &BTreeSet<u64>, from: u64, to: u64) -> u64 {
+        (from..to).filter(|n| !model.contains(n)).count() as u64
+    }
+
     proptest! {
         #[test]
-        fn is_the_set_it_says(floor in 0..200u64, offsets in prop::collection::vec(0..500u64, 0..400)) {
+        fn is_the_set_it_says(floor in 0..200u64, steps in steps(), (from, to) in (0..600u64, 0..600u64)) {
             let mut set = OffsetSet::below(Offset(floor));
-            let mut model: std::collections::BTreeSet<u64> = (0..floor).collect();
-            for offset in offsets {
-                prop_assert_eq!(set.insert(Offset(offset)), model.insert(offset));
+            let mut model: BTreeSet<u64> = (0..floor).collect();
+            for step in steps {
+                match step {
+                    Step::Insert(offset) => prop_assert_eq!(set.insert(Offset(offset)), model.insert(offset)),
+                    Step::InsertBelow(below) => {
+                        prop_assert_eq!(set.insert_below(Offset(below)), absent(&model, 0, below));
+                        model.extend(0..below);
+                    }
+                }
             }
             let model_floor = (0..).find(|n| !model.contains(n)).expect("a gap");
             prop_assert_eq!(set.floor().0, model_floor);
             prop_assert!((0..600).all(|n| set.contains(Offset(n)) == model.contains(&n)));
             let above: Vec<u64> = model.range(model_floor..).copied().collect();
             prop_assert_eq!(set.above_floor().map(|o| o.0).collect::<Vec<_>>(), above);
+            prop_assert_eq!(set.count_absent(Offset(from), Offset(to)), absent(&model, from, to));
+            let next = (from..).find(|n| !model.contains(n)).expect("a gap");
+            prop_assert_eq!(set.next_absent(Offset(from)).0, next);
         }
+
+        /// However it came to be: a state that was replayed equals the one that was restored.
+        #[test]
+        fn equal_sets_are_equal(floor in 0..200u64, steps in steps()) {
+            let mut set = OffsetSet::below(Offset(floor));
+            for step in steps {
+                match step {
+                    Step::Insert(offset) => assert_ne!(set.contains(Offset(offset)), set.insert(Offset(offset))),
+                    Step::InsertBelow(below) => assert!(set.insert_below(Offset(below)) <= below),
+                }
+            }
+            let mut other = OffsetSet::below(set.floor());
+            prop_assert!(set.above_floor().all(|offset| other.insert(offset)));
+            prop_assert_eq!(set, other);
+        }
+    }
+
+    #[test]
+    fn the_ends_of_the_numbers_do_no_harm() {
+        let mut set = OffsetSet::below(Offset(0));
+        assert!(set.insert(Offset(70)));
+        assert_eq!(set.count_absent(Offset(0), Offset(u64::MAX)), u64::MAX - 1);
+        assert_eq!(set.next_absent(Offset(u64::MAX)), Offset(u64::MAX));
+        assert_eq!(set.insert_below(Offset(u64::MAX)), u64::MAX - 1);
+        assert_eq!(set.floor(), Offset(u64::MAX));
     }
 }

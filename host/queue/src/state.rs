@@ -1,23 +1,33 @@
 //! The state that all commits add up to.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+mod chunks;
+mod publishers;
+mod queue;
+mod times;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quipu_protocol::{Subject, SubjectPattern};
+use quipu_protocol::Subject;
 use serde::{Deserialize, Serialize};
 
-use crate::commit::{Commit, Offset, Operation, Outcome, Payload, QueueDefinition, QueueId, Stored, SubscriptionId};
-use crate::dedup::{Dedup, Entry};
+use crate::commit::{
+    Commit, DedupKey, Offset, Operation, Outcome, Payload, QueueDefinition, QueueId, Stored, SubscriptionId,
+};
+use crate::dedup::Dedup;
 use crate::offsets::OffsetSet;
+
+pub(crate) use chunks::ChunkInfo;
+pub(crate) use publishers::{Publisher, Publishers};
+pub use queue::{Counts, Mark};
+pub(crate) use queue::{Queue, Subscription};
+pub(crate) use times::Times;
 
 /// Subjects whose queues are remembered; past that the memory starts anew.
 const BINDINGS_CACHED_MAX: usize = 4_096;
 
-/// A tail of fewer slots is never called sparse.
-const SPARSE_SLOTS_MIN: usize = 1 << 16;
-
-/// Queues, subscriptions and the dedup window. Changed by [`apply`](State::apply) alone.
+/// Queues, subscriptions, publishers and the dedup window. Changed by [`apply`](State::apply) alone.
 #[derive(Debug, Default)]
 pub struct State {
     pub(crate) time_ms: u64,
@@ -25,6 +35,9 @@ pub struct State {
     pub(crate) names: HashMap<String, QueueId>,
     pub(crate) subscriptions: HashMap<SubscriptionId, QueueId>,
     pub(crate) dedup: Dedup,
+    /// Ids of messages that are in memory alone: in no checkpoint.
+    pub(crate) dedup_volatile: Dedup,
+    pub(crate) publishers: Publishers,
     pub(crate) subscription_next: u32,
     /// Changed since the last checkpoint.
     pub(crate) dirty: BTreeSet<QueueId>,
@@ -33,61 +46,15 @@ pub struct State {
     bindings: HashMap<Subject, Arc<[QueueId]>>,
 }
 
-/// One queue.
-#[derive(Debug)]
-pub(crate) struct Queue {
-    pub(crate) name: Arc<str>,
-    pub(crate) definition: QueueDefinition,
-    own_subject: Option<SubjectPattern>,
-    /// The offset of the next message.
-    pub(crate) next: Offset,
-    /// Messages at `tail_first` and up; none where every subscription settled it.
-    tail: VecDeque<Option<Arc<Stored>>>,
-    tail_first: Offset,
-    /// Below this, what is unsettled is in a checkpoint.
-    pub(crate) stored_below: Offset,
-    pub(crate) subscriptions: BTreeMap<SubscriptionId, Subscription>,
-    /// Messages that a subscription has not settled.
-    pub(crate) live: u64,
-}
-
-/// One subscription.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Subscription {
-    pub(crate) name: String,
-    pub(crate) settled: OffsetSet,
-    /// Failed attempts of what is unsettled.
-    pub(crate) attempts: BTreeMap<Offset, u32>,
-    pub(crate) counts: Counts,
-}
-
-/// How many messages a subscription saw, and what became of them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "each is named after its outcome")]
-pub struct Counts {
-    pub entered: u64,
-    pub acked: u64,
-    pub filtered: u64,
-    pub dropped: u64,
-    pub dead_lettered: u64,
-    /// Attempts that failed; a message may have several.
-    pub failed_attempts: u64,
-}
-
-impl Counts {
-    /// Messages that are done with.
-    pub fn settled(&self) -> u64 {
-        self.acked + self.filtered + self.dropped + self.dead_lettered
-    }
-}
-
 /// What a checkpoint keeps of a queue, its messages apart.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct QueueRow {
-    definition: QueueDefinition,
-    next: Offset,
-    live: u64,
-    subscriptions: Vec<(SubscriptionId, Subscription)>,
+    pub(crate) definition: QueueDefinition,
+    pub(crate) next: Offset,
+    pub(crate) removed: OffsetSet,
+    pub(crate) times: Times,
+    pub(crate) live: u64,
+    pub(crate) subscriptions: Vec<(SubscriptionId, Subscription)>,
 }
 
 /// Where messages are that memory no longer holds.
@@ -128,28 +95,50 @@ impl State {
         self.time_ms = self.time_ms.max(commit.time_ms);
         // First, because an id that has left the window may be in this commit again.
         self.dedup.expire(self.time_ms);
-        for operation in commit.operations {
-            match operation {
-                Operation::DefineQueue(definition) => self.define_queue(definition),
-                Operation::DefineSubscription { id, queue, name, floor } => {
-                    self.define_subscription(id, queue, name, floor)?;
+        self.dedup_volatile.expire(self.time_ms);
+        commit.operations.into_iter().try_for_each(|operation| self.apply_one(operation, bodies))
+    }
+
+    fn apply_one(&mut self, operation: Operation, bodies: &dyn Bodies) -> Result<(), ApplyError> {
+        match operation {
+            Operation::Opened { clean } => self.opened(clean),
+            Operation::DefineQueue(definition) => self.define_queue(definition),
+            Operation::DefineSubscription { id, queue, name, mode, floor } => {
+                let freed = self.queue_mut(queue)?.subscribe(id, name, mode, floor);
+                self.tail_bytes -= freed;
+                self.subscriptions.insert(id, queue);
+                self.subscription_next = self.subscription_next.max(id.0 + 1);
+            }
+            Operation::Append { header, payload, places, dedup } => {
+                let stored = Arc::new(Stored { header, payload: self.payload(payload, bodies)? });
+                self.append(&stored, &places)?;
+                if let Some(key) = dedup {
+                    let lasting = places.iter().any(|(id, _)| !self.queues[id].is_in_memory_alone());
+                    let dedup = if lasting { &mut self.dedup } else { &mut self.dedup_volatile };
+                    dedup.insert(key, self.time_ms, &places);
                 }
-                Operation::Append { header, payload, places, dedup } => {
-                    let payload = match payload {
-                        Payload::Inline(bytes) => bytes,
-                        Payload::Of(queue, offset) => self.payload(queue, offset, bodies)?,
-                    };
-                    self.append(&Arc::new(Stored { header, payload }), &places)?;
-                    if let Some(key) = dedup {
-                        self.dedup.insert(Entry { key, time_ms: self.time_ms, places: places.into() });
-                    }
-                }
-                Operation::Settle { subscription, offset, outcome } => self.settle(subscription, offset, outcome)?,
-                Operation::Attempt { subscription, offset, attempts } => {
-                    let subscription = self.subscription_mut(subscription)?.1;
-                    subscription.attempts.insert(offset, attempts);
-                    subscription.counts.failed_attempts += 1;
-                }
+            }
+            Operation::Redrive { header, payload, queue, offset, subscription } => {
+                let stored = Arc::new(Stored { header, payload: self.payload(payload, bodies)? });
+                self.redrive(&stored, queue, offset, subscription)?;
+            }
+            Operation::Settle { subscription, offset, outcome } => self.settle(subscription, offset, outcome)?,
+            Operation::Attempt { subscription, offset, attempts } => {
+                self.subscription_mut(subscription)?.attempt(offset, attempts);
+            }
+            Operation::Deliverable { subscription, through } => {
+                let known = self.subscription_mut(subscription)?;
+                known.delivered_through = known.delivered_through.max(through);
+            }
+            Operation::Isolate { subscription, offset } => {
+                // Not where its queue let go of it meanwhile.
+                let known = self.subscription_mut(subscription)?;
+                known.isolated = Some(offset).filter(|offset| !known.settled.contains(*offset));
+            }
+            Operation::Trim { queue, below } => self.tail_bytes -= self.queue_mut(queue)?.trim(below),
+            Operation::Remove { queue, offset } => self.tail_bytes -= self.queue_mut(queue)?.remove(offset),
+            Operation::Publisher { name, epoch, sequence, refused, stored } => {
+                self.publishers.advance(name, epoch, sequence, (&refused, &stored), self.time_ms);
             }
         }
         Ok(())
@@ -158,6 +147,12 @@ impl State {
     /// A queue by its name.
     pub(crate) fn queue_named(&self, name: &str) -> Option<&Queue> {
         self.queues.get(self.names.get(name)?)
+    }
+
+    /// A subscription with its queue.
+    pub(crate) fn subscription(&self, id: SubscriptionId) -> Option<(&Queue, &Subscription)> {
+        let queue = self.queues.get(self.subscriptions.get(&id)?)?;
+        Some((queue, queue.subscriptions.get(&id)?))
     }
 
     /// The queues that take a subject.
@@ -174,19 +169,42 @@ impl State {
         bound
     }
 
+    /// Whether the dedup window takes no more ids for now.
+    pub(crate) fn window_is_full(&self) -> bool {
+        self.dedup.is_full() || self.dedup_volatile.is_full()
+    }
+
+    /// Where the first message of this id went.
+    pub(crate) fn remembered(&self, key: DedupKey) -> Option<Vec<(QueueId, Offset)>> {
+        let (lasting, volatile) = (self.dedup.find(key), self.dedup_volatile.find(key));
+        match (lasting, volatile) {
+            (Some(lasting), Some(volatile)) => Some(lasting.into_iter().chain(volatile).collect()),
+            (lasting, volatile) => lasting.or(volatile),
+        }
+    }
+
+    /// Forgets ids that are older than the window at this time.
+    pub(crate) fn expire_window(&mut self, now_ms: u64) {
+        let now_ms = now_ms.max(self.time_ms);
+        self.dedup.expire(now_ms);
+        self.dedup_volatile.expire(now_ms);
+    }
+
     /// What checkpoints keep of this queue.
     pub(crate) fn row(&self, id: QueueId) -> Option<QueueRow> {
         let queue = self.queues.get(&id)?;
         Some(QueueRow {
             definition: queue.definition.clone(),
             next: queue.next,
+            removed: queue.removed.clone(),
+            times: queue.times.clone(),
             live: queue.live,
             subscriptions: queue.subscriptions.iter().map(|(id, s)| (*id, s.clone())).collect(),
         })
     }
 
-    /// Takes back what a checkpoint kept.
-    pub(crate) fn restore(&mut self, row: QueueRow) {
+    /// Takes back what a checkpoint kept of a queue and where its messages are.
+    pub(crate) fn restore(&mut self, row: QueueRow, chunks: &[ChunkInfo]) {
         let id = row.definition.id;
         self.define_queue(row.definition);
         for (id_of, _) in &row.subscriptions {
@@ -194,8 +212,14 @@ impl State {
             self.subscription_next = self.subscription_next.max(id_of.0 + 1);
         }
         if let Some(queue) = self.queues.get_mut(&id) {
-            (queue.next, queue.tail_first, queue.stored_below, queue.live) = (row.next, row.next, row.next, row.live);
+            queue.begin_at(row.next);
+            (queue.live, queue.removed, queue.times) = (row.live, row.removed, row.times);
             queue.subscriptions = row.subscriptions.into_iter().collect();
+            for chunk in chunks {
+                let (live, _) = queue.live_within(chunk.first, chunk.last);
+                queue.chunks.insert(*chunk, live, chunk.bytes * live / chunk.count.max(1));
+            }
+            queue.live_bytes = queue.chunks.live_bytes();
         }
         self.dirty.remove(&id);
     }
@@ -204,11 +228,17 @@ impl State {
     /// keep an empty slot for each settled one behind it, a tail of hardly anything else is shortened too.
     pub(crate) fn evict(&mut self, bytes: usize) {
         for queue in self.queues.values_mut() {
-            while (self.tail_bytes > bytes || queue.is_sparse()) && queue.tail_first < queue.stored_below {
-                let Some(slot) = queue.tail.pop_front() else { break };
-                queue.tail_first = queue.tail_first.next();
-                self.tail_bytes -= slot.map_or(0, |stored| stored.size());
+            while self.tail_bytes > bytes || queue.is_sparse() {
+                let Some(freed) = queue.evict_one() else { break };
+                self.tail_bytes -= freed;
             }
+        }
+    }
+
+    fn opened(&mut self, clean: bool) {
+        for (id, queue) in &mut self.queues {
+            queue.opened(clean, self.time_ms);
+            self.dirty.insert(*id);
         }
     }
 
@@ -223,84 +253,57 @@ impl State {
         }
     }
 
-    fn define_subscription(
-        &mut self,
-        id: SubscriptionId,
-        queue_id: QueueId,
-        name: String,
-        floor: Offset,
-    ) -> Result<(), ApplyError> {
-        let queue = self.queue_mut(queue_id)?;
-        let mut settled = OffsetSet::below(floor);
-        // What all others settled is gone; a newcomer cannot get it.
-        if let Some(first) = queue.subscriptions.values().next() {
-            let gone = |offset: &Offset| queue.subscriptions.values().all(|s| s.settled.contains(*offset));
-            let gone: Vec<Offset> = (floor.0..first.settled.floor().0)
-                .map(Offset)
-                .chain(first.settled.above_floor())
-                .filter(|offset| *offset >= floor)
-                .filter(gone)
-                .collect();
-            for offset in gone {
-                settled.insert(offset);
-            }
-        }
-        let waiting = queue.next.0.saturating_sub(settled.floor().0) - settled.above_floor().count() as u64;
-        let counts = Counts { entered: waiting, ..Counts::default() };
-        let subscription = Subscription { name, settled, attempts: BTreeMap::new(), counts };
-        if queue.subscriptions.is_empty() {
-            // Nobody wants what is below the floor of the only subscription.
-            queue.live = waiting;
-        }
-        queue.subscriptions.insert(id, subscription);
-        self.subscriptions.insert(id, queue_id);
-        self.subscription_next = self.subscription_next.max(id.0 + 1);
-        self.trim(queue_id);
-        Ok(())
-    }
-
     fn append(&mut self, stored: &Arc<Stored>, places: &[(QueueId, Offset)]) -> Result<(), ApplyError> {
+        let time_ms = self.time_ms;
         for &(id, offset) in places {
             self.tail_bytes += stored.size();
             let queue = self.queue_mut(id)?;
-            if offset != queue.next {
-                let name = &queue.definition.name;
-                return Err(mismatch(format!("an append to {name:?} at {offset}, where {} is next", queue.next)));
-            }
-            queue.next = offset.next();
-            queue.live += 1;
-            queue.tail.push_back(Some(stored.clone()));
+            check_next(queue, offset)?;
+            queue.append(stored, time_ms);
             queue.subscriptions.values_mut().for_each(|s| s.counts.entered += 1);
         }
         Ok(())
     }
 
-    fn settle(&mut self, id: SubscriptionId, offset: Offset, outcome: Outcome) -> Result<(), ApplyError> {
-        let (queue_id, subscription) = self.subscription_mut(id)?;
-        if !subscription.settled.insert(offset) {
-            let name = &subscription.name;
-            return Err(mismatch(format!("offset {offset} of subscription {name:?} is settled twice")));
+    fn redrive(
+        &mut self,
+        stored: &Arc<Stored>,
+        id: QueueId,
+        offset: Offset,
+        to: SubscriptionId,
+    ) -> Result<(), ApplyError> {
+        let time_ms = self.time_ms;
+        self.tail_bytes += stored.size();
+        let queue = self.queue_mut(id)?;
+        check_next(queue, offset)?;
+        queue.append(stored, time_ms);
+        for (known, subscription) in &mut queue.subscriptions {
+            if *known == to {
+                subscription.counts.redriven += 1;
+            } else {
+                subscription.settled.insert(offset);
+            }
         }
-        subscription.attempts.remove(&offset);
-        let counts = &mut subscription.counts;
-        *match outcome {
-            Outcome::Acked => &mut counts.acked,
-            Outcome::Filtered => &mut counts.filtered,
-            Outcome::Dropped => &mut counts.dropped,
-            Outcome::DeadLettered => &mut counts.dead_lettered,
-        } += 1;
-        let freed = self.queue_mut(queue_id)?.release(offset);
+        Ok(())
+    }
+
+    fn settle(&mut self, id: SubscriptionId, offset: Offset, outcome: Outcome) -> Result<(), ApplyError> {
+        let unknown = || mismatch(format!("no subscription {id:?}"));
+        let queue = *self.subscriptions.get(&id).ok_or_else(unknown)?;
+        let queue = self.queue_mut(queue)?;
+        let Some(freed) = queue.settle(id, offset, outcome) else {
+            let name = &queue.name;
+            return Err(mismatch(format!("offset {offset} of {id:?} in {name:?} is settled twice")));
+        };
         self.tail_bytes -= freed;
         Ok(())
     }
 
-    fn trim(&mut self, id: QueueId) {
-        if let Some(queue) = self.queues.get_mut(&id) {
-            self.tail_bytes -= queue.trim();
-        }
-    }
-
-    fn payload(&self, id: QueueId, offset: Offset, bodies: &dyn Bodies) -> Result<Bytes, ApplyError> {
+    fn payload(&self, payload: Payload, bodies: &dyn Bodies) -> Result<Bytes, ApplyError> {
+        let (id, offset) = match payload {
+            Payload::Inline(bytes) => return Ok(bytes),
+            Payload::Of(id, offset) => (id, offset),
+        };
         let queue = self.queues.get(&id).ok_or_else(|| mismatch(format!("no queue {id:?}")))?;
         match queue.in_memory(offset) {
             Some(stored) => Ok(stored.payload.clone()),
@@ -316,90 +319,18 @@ impl State {
         self.queues.get_mut(&id).ok_or_else(|| mismatch(format!("no queue {id:?}")))
     }
 
-    fn subscription_mut(&mut self, id: SubscriptionId) -> Result<(QueueId, &mut Subscription), ApplyError> {
+    fn subscription_mut(&mut self, id: SubscriptionId) -> Result<&mut Subscription, ApplyError> {
         let unknown = || mismatch(format!("no subscription {id:?}"));
         let queue = *self.subscriptions.get(&id).ok_or_else(unknown)?;
-        let subscription = self.queue_mut(queue)?.subscriptions.get_mut(&id).ok_or_else(unknown)?;
-        Ok((queue, subscription))
+        self.queue_mut(queue)?.subscriptions.get_mut(&id).ok_or_else(unknown)
     }
 }
 
-impl Queue {
-    fn new(definition: QueueDefinition) -> Self {
-        Self {
-            own_subject: SubjectPattern::new(&definition.name).ok(),
-            name: definition.name.as_str().into(),
-            definition,
-            next: Offset(0),
-            tail: VecDeque::new(),
-            tail_first: Offset(0),
-            stored_below: Offset(0),
-            subscriptions: BTreeMap::new(),
-            live: 0,
-        }
+fn check_next(queue: &Queue, offset: Offset) -> Result<(), ApplyError> {
+    if offset == queue.next {
+        return Ok(());
     }
-
-    fn takes(&self, subject: &Subject) -> bool {
-        self.own_subject.iter().chain(&self.definition.subjects).any(|pattern| pattern.matches(subject))
-    }
-
-    fn is_sparse(&self) -> bool {
-        self.tail.len() > SPARSE_SLOTS_MIN && self.tail.len() as u64 / 8 > self.live
-    }
-
-    /// The message, where memory still holds it.
-    pub(crate) fn in_memory(&self, offset: Offset) -> Option<&Arc<Stored>> {
-        let at = usize::try_from(offset.0.checked_sub(self.tail_first.0)?).ok()?;
-        self.tail.get(at)?.as_ref()
-    }
-
-    pub(crate) fn subscription_named(&self, name: &str) -> Option<(SubscriptionId, &Subscription)> {
-        self.subscriptions.iter().find(|(_, s)| s.name == name).map(|(id, s)| (*id, s))
-    }
-
-    /// Below this, every subscription has settled everything.
-    pub(crate) fn floor(&self) -> Offset {
-        self.subscriptions.values().map(|s| s.settled.floor()).min().unwrap_or(Offset(0))
-    }
-
-    /// Whether a subscription still needs this message. A queue without subscriptions keeps all.
-    pub(crate) fn is_live(&self, offset: Offset) -> bool {
-        self.subscriptions.is_empty() || self.subscriptions.values().any(|s| !s.settled.contains(offset))
-    }
-
-    /// Live messages in memory from an offset up.
-    pub(crate) fn live_from(&self, from: Offset) -> impl Iterator<Item = (Offset, &Arc<Stored>)> {
-        let skipped = usize::try_from(from.0.saturating_sub(self.tail_first.0)).unwrap_or(usize::MAX);
-        let slots = self.tail.iter().zip(self.tail_first.0..).skip(skipped);
-        slots.filter_map(|(slot, offset)| slot.as_ref().map(|stored| (Offset(offset), stored)))
-    }
-
-    /// Lets go of a message that may have been settled by all; the bytes freed.
-    fn release(&mut self, offset: Offset) -> usize {
-        if self.is_live(offset) {
-            return 0;
-        }
-        self.live -= 1;
-        let at = offset.0.checked_sub(self.tail_first.0).and_then(|at| usize::try_from(at).ok());
-        let slot = at.and_then(|at| self.tail.get_mut(at)).and_then(Option::take);
-        while matches!(self.tail.front(), Some(None)) {
-            self.tail.pop_front();
-            self.tail_first = self.tail_first.next();
-        }
-        slot.map_or(0, |stored| stored.size())
-    }
-
-    /// Lets go of everything that nobody needs; the bytes freed.
-    fn trim(&mut self) -> usize {
-        let floor = self.floor();
-        let mut freed = 0;
-        while self.tail_first < floor {
-            let Some(slot) = self.tail.pop_front() else { break };
-            self.tail_first = self.tail_first.next();
-            freed += slot.map_or(0, |stored| stored.size());
-        }
-        freed
-    }
+    Err(mismatch(format!("an append to {:?} at {offset}, where {} is next", queue.name, queue.next)))
 }
 
 fn mismatch(text: String) -> ApplyError {

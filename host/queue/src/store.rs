@@ -1,25 +1,32 @@
 //! The handle to a store: what the rest of the router calls.
 
-use std::fs::{File, TryLockError};
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+pub(crate) mod open;
+mod parts;
+mod publisher;
 
-use serde::Serialize;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use tokio::sync::{mpsc, oneshot};
 
-use crate::checkpoint::{CheckpointError, Checkpoints, Frozen, Restored};
-use crate::commit::{Commit, Offset, Stored};
+use crate::checkpoint::CheckpointError;
+use crate::commit::{Mode, Offset, Stored};
 use crate::delivery::{ConsumerId, Token, Why};
-use crate::journal::segments::RecoverError;
-use crate::journal::{JournalConfig, SegmentJournal};
-use crate::owner;
-use crate::plan::{Plan, PublishError, Published, QueueSettings, Receipt, Settle, SettleError};
-use crate::request::{Reply, Request};
-use crate::state::{Counts, State};
+use crate::journal::{JournalConfig, RecoverError};
+use crate::plan::{
+    DefineQueueError, Plan, PublishError, Published, QueueSettings, Receipt, Redrive, Redriven, Settle, SettleError,
+};
+use crate::request::{Credit, Reply, Request, Source, Subscribe};
+
+pub use parts::{QueueInfo, StoreInfo, SubscriptionInfo};
+pub use publisher::{OpenPublisherError, Publisher};
 
 /// Requests that wait for the owner; past that, senders wait.
 const REQUESTS_MAX: usize = 1_024;
+/// What the names of routes' subscriptions begin with. These have no deadline.
+pub const ROUTE_PREFIX: &str = "route:";
 
 /// Where and how a store is kept.
 #[derive(Debug, Clone)]
@@ -30,6 +37,8 @@ pub struct StoreConfig {
     pub journal: JournalConfig,
     /// Messages that are also in a checkpoint leave memory past this, in bytes. Default 256 MiB.
     pub memory_bytes: usize,
+    /// Publishes are refused while the disk has less room than this, in bytes. Default 64 MiB.
+    pub disk_reserve_bytes: u64,
 }
 
 /// An open store. Cloning shares it; it stops when [`Store::stop`] is called or the last clone is gone.
@@ -38,6 +47,7 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     body_bytes_max: usize,
     store_id: [u8; 16],
+    sources: Arc<AtomicU64>,
 }
 
 /// Why a store cannot be opened.
@@ -85,6 +95,11 @@ pub enum Start {
     First,
     /// With the next one published.
     New,
+    /// With this one, or the first that is still there after it.
+    Offset(Offset),
+    /// With the first one stored at this time, in Unix milliseconds, or a little before. Of queues that are no logs, with
+    /// the first one.
+    Time(u64),
 }
 
 /// Why a subscription cannot be read.
@@ -93,6 +108,16 @@ pub enum SubscribeError {
     /// There is no such queue.
     #[error("there is no queue {0:?}")]
     UnknownQueue(String),
+    /// It is there, with another mode.
+    #[error("subscription {name:?} of queue {queue:?} is {mode}; a subscription's mode stays as it was made")]
+    Mode {
+        /// Whose.
+        queue: String,
+        /// Which one.
+        name: String,
+        /// What it is.
+        mode: &'static str,
+    },
     /// See [`StoreFailed`].
     #[error(transparent)]
     Failed(#[from] StoreFailed),
@@ -107,6 +132,8 @@ pub struct Delivery {
     pub offset: Offset,
     /// 1 on the first try.
     pub attempt: u32,
+    /// Unclean stops of the router while it was perhaps in hand.
+    pub crashes: u32,
     /// Why it is delivered.
     pub why: Why,
     /// The message.
@@ -121,105 +148,48 @@ pub struct Consumer {
     pub created: bool,
     /// Everything before was settled when it came.
     pub floor: Offset,
+    /// How the subscription is shared.
+    pub mode: Mode,
+    /// Milliseconds to settle a delivery; 0: for ever.
+    pub ack_deadline_ms: u64,
     requests: mpsc::Sender<Request>,
-}
-
-/// What a listing says of a queue.
-#[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
-pub struct QueueInfo {
-    pub name: String,
-    pub subjects: Vec<String>,
-    pub durability: &'static str,
-    pub retention: &'static str,
-    /// Messages that a subscription has not settled.
-    pub messages: u64,
-    /// Messages ever appended.
-    pub next_offset: u64,
-    pub attempts_max: u32,
-    pub dead_letter: Option<String>,
-    pub subscriptions: Vec<SubscriptionInfo>,
-}
-
-/// What a listing says of a subscription.
-#[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "the names say it")]
-pub struct SubscriptionInfo {
-    pub name: String,
-    pub mode: &'static str,
-    pub floor: u64,
-    pub consumers: usize,
-    pub waiting: u64,
-    pub in_flight: u64,
-    pub parked: u64,
-    #[serde(flatten)]
-    pub counts: Counts,
 }
 
 impl StoreConfig {
     /// The defaults, in this directory.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), journal: JournalConfig::default(), memory_bytes: 256 << 20 }
+        Self {
+            path: path.into(),
+            journal: JournalConfig::default(),
+            memory_bytes: 256 << 20,
+            disk_reserve_bytes: 64 << 20,
+        }
     }
 }
 
 impl Store {
-    /// Opens a store or makes it, replays its journal, and starts its threads. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`] names the file and what is wrong.
-    pub fn open(config: &StoreConfig) -> Result<Self, OpenError> {
-        let path = &config.path;
-        let io = |at: &Path, source| OpenError::Io { path: at.display().to_string(), source };
-        std::fs::create_dir_all(path).map_err(|e| io(path, e))?;
-        let lock = lock(path)?;
-        let name = || path.display().to_string();
-        let state_error = |source| OpenError::State { path: name(), source };
-        let checkpoints = Checkpoints::open(&path.join("state.redb")).map_err(state_error)?;
-        let restored = checkpoints.restore().map_err(state_error)?;
-        let fresh = || Restored { state: State::default(), position: 0, store_id: *uuid::Uuid::new_v4().as_bytes() };
-        let Restored { mut state, position, store_id } = restored.unwrap_or_else(fresh);
-        let replay = |_: u64, body: &[u8]| {
-            let commit: Commit = postcard::from_bytes(body).map_err(|e| e.to_string())?;
-            state.apply(commit, &checkpoints).map_err(|e| e.to_string())
-        };
-        let size = config.journal.sound();
-        let (journal, last) = SegmentJournal::open(&path.join("journal"), store_id, size, position, replay)
-            .map_err(|source| OpenError::Journal { path: name(), source })?;
-        tracing::info!(path = %path.display(), checkpoint = position, replayed = last - position, "store is open");
-        // Everything is in this checkpoint, so that the journal starts empty.
-        let frozen = Frozen::new(&mut state, last, store_id);
-        let begun = frozen.begun();
-        checkpoints.write(frozen).map_err(state_error)?;
-        begun.done(&mut state);
-        File::open(path).and_then(|directory| directory.sync_all()).map_err(|e| io(path, e))?;
-        let parts = owner::Parts {
-            state,
-            sequence: last,
-            store_id,
-            checkpoints,
-            journal: Box::new(journal),
-            memory_bytes: config.memory_bytes,
-            lock,
-        };
-        Self::start(parts).map_err(|e| io(path, e))
-    }
-
-    pub(crate) fn start(parts: owner::Parts) -> io::Result<Self> {
-        let (body_bytes_max, store_id) = (parts.journal.body_bytes_max(), parts.store_id);
-        let (requests, receiver) = mpsc::channel(REQUESTS_MAX);
-        owner::start(parts, receiver)?;
-        Ok(Self { requests, body_bytes_max, store_id })
-    }
-
     /// Makes a queue, or changes one that has this name.
     ///
     /// # Errors
     ///
-    /// [`StoreFailed`].
-    pub async fn define_queue(&self, settings: QueueSettings) -> Result<(), StoreFailed> {
+    /// [`StoreFailed`]; within, [`DefineQueueError`] where it cannot become that.
+    pub async fn define_queue(&self, settings: QueueSettings) -> Result<Result<(), DefineQueueError>, StoreFailed> {
         ask(&self.requests, |reply| Request::DefineQueue { settings, reply }).await?
+    }
+
+    /// A publisher: what it hands over stays in order, also where it has to wait for a full queue.
+    pub fn publisher(&self) -> Publisher {
+        Publisher::new(self.requests.clone(), self.source(), None)
+    }
+
+    /// A named publisher. Epoch 0 begins its next run; another goes on with that run after a lost connection, and takes
+    /// it from whoever had it.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenPublisherError`].
+    pub async fn named_publisher(&self, name: &str, epoch: u64) -> Result<Publisher, OpenPublisherError> {
+        publisher::open(self.requests.clone(), self.source(), name, epoch).await
     }
 
     /// Publishes messages, each by itself: the answer is there when all that was stored is on disk.
@@ -230,27 +200,12 @@ impl Store {
     ///
     /// [`StoreFailed`].
     pub async fn publish(&self, messages: Vec<Published>) -> Result<Vec<Result<Receipt, PublishError>>, StoreFailed> {
-        answer(self.submit(messages).await?).await?
-    }
-
-    /// Hands messages over in order and returns at once; the answer comes through the receiver.
-    ///
-    /// # Errors
-    ///
-    /// [`StoreFailed`].
-    pub async fn submit(
-        &self,
-        messages: Vec<Published>,
-    ) -> Result<oneshot::Receiver<Result<Vec<Result<Receipt, PublishError>>, StoreFailed>>, StoreFailed> {
-        let (reply, receiver) = oneshot::channel();
-        let request = Request::Publish { messages, reply: Reply::Once(reply) };
-        self.requests.send(request).await.map_err(|_| stopped())?;
-        Ok(receiver)
+        answer(self.publisher().submit(messages).await?).await?
     }
 
     /// Reads a queue by a durable subscription, made if it is not there. Nothing is delivered before
     /// [`Consumer::credit`]; `sink` then gets at most as many deliveries as granted, on the store's thread: it must not
-    /// block.
+    /// block. `mode`: none takes the subscription as it is, and makes a shared one.
     ///
     /// # Errors
     ///
@@ -259,28 +214,62 @@ impl Store {
         &self,
         queue: &str,
         subscription: &str,
+        mode: Option<Mode>,
         start: Start,
         sink: impl FnMut(Vec<Delivery>) + Send + 'static,
     ) -> Result<Consumer, SubscribeError> {
-        let (queue, subscription) = (queue.to_owned(), subscription.to_owned());
+        let deadline = !subscription.starts_with(ROUTE_PREFIX);
+        let subscribe = Subscribe { queue: queue.to_owned(), name: subscription.to_owned(), mode, start, deadline };
         let sink = Box::new(sink);
-        let joined =
-            ask(&self.requests, |reply| Request::Subscribe { queue, subscription, start, sink, reply }).await??;
+        let joined = ask(&self.requests, |reply| Request::Subscribe { subscribe, sink, reply }).await??;
         Ok(Consumer {
             id: joined.consumer,
             created: joined.created,
             floor: joined.floor,
+            mode: joined.mode,
+            ack_deadline_ms: joined.ack_deadline_ms,
             requests: self.requests.clone(),
         })
     }
 
-    /// What is there, by name.
+    /// What is there, by name, and how the store is. Also of a store that has failed.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailed`] where it is stopped.
+    pub async fn info(&self) -> Result<StoreInfo, StoreFailed> {
+        ask(&self.requests, |reply| Request::Describe { reply }).await?
+    }
+
+    /// Moves dead letters back to where they died, as far as one commit goes; none where there is no such queue.
     ///
     /// # Errors
     ///
     /// [`StoreFailed`].
-    pub async fn queues(&self) -> Result<Vec<QueueInfo>, StoreFailed> {
-        ask(&self.requests, |reply| Request::Describe { reply }).await?
+    pub async fn redrive(&self, redrive: Redrive) -> Result<Option<Redriven>, StoreFailed> {
+        ask(&self.requests, |reply| Request::Redrive { redrive, reply }).await?
+    }
+
+    /// Writes everything to the state file and gives the room of what is gone back to the file system. Messages that
+    /// are not in memory wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailed`].
+    pub async fn compact(&self) -> Result<(), StoreFailed> {
+        ask(&self.requests, |reply| Request::Checkpoint { shrink: true, reply }).await?.map(drop)
+    }
+
+    /// Copies the store into a directory that is not there yet, while everything goes on: all that was answered before
+    /// this was called is in the copy. It opens like any store.
+    ///
+    /// # Errors
+    ///
+    /// [`BackupError`]; a copy that failed is removed.
+    pub async fn backup(&self, to: PathBuf) -> Result<(), BackupError> {
+        let checkpoints = ask(&self.requests, |reply| Request::Checkpoint { shrink: false, reply }).await??;
+        let copied = tokio::task::spawn_blocking(move || crate::backup::copy(&checkpoints, &to)).await;
+        copied.unwrap_or_else(|e| Err(BackupError::Copy(e.to_string())))
     }
 
     /// A secret of this store for one purpose, the same after every restart. Derived with BLAKE3's key derivation.
@@ -300,8 +289,23 @@ impl Store {
     /// The largest message that the journal takes, in bytes as of [`Published::size`]: half a segment, so that a commit
     /// has room for it whatever else is in there.
     pub fn message_bytes_max(&self) -> usize {
-        Plan::message_bytes_max(self.body_bytes_max - owner::COMMIT_OVERHEAD_BYTES)
+        Plan::message_bytes_max(self.body_bytes_max - crate::engine::COMMIT_OVERHEAD_BYTES)
     }
+
+    fn source(&self) -> Source {
+        Source { id: self.sources.fetch_add(1, Ordering::Relaxed), named: None }
+    }
+}
+
+/// Why a store could not be copied.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// See [`StoreFailed`].
+    #[error(transparent)]
+    Failed(#[from] StoreFailed),
+    /// The copy cannot be written, or the state not read.
+    #[error("backup: {0}")]
+    Copy(String),
 }
 
 impl Consumer {
@@ -311,7 +315,19 @@ impl Consumer {
     ///
     /// [`StoreFailed`].
     pub async fn credit(&self, total: u64) -> Result<(), StoreFailed> {
-        self.requests.send(Request::Credit { consumer: self.id, total }).await.map_err(|_| stopped())
+        let credit = Credit { messages: Some(total), bytes: None };
+        self.requests.send(Request::Credit { consumer: self.id, credit }).await.map_err(|_| stopped())
+    }
+
+    /// Takes so many bytes in total since it came; without end where this is never called. The last delivery may go past
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailed`].
+    pub async fn window(&self, total: u64) -> Result<(), StoreFailed> {
+        let credit = Credit { messages: None, bytes: Some(total) };
+        self.requests.send(Request::Credit { consumer: self.id, credit }).await.map_err(|_| stopped())
     }
 
     /// Settles deliveries, each by itself, in order; answered when that is on disk.
@@ -340,7 +356,7 @@ impl Consumer {
         Ok(receiver)
     }
 
-    /// Settles deliveries from a thread that may block, and grants credit along; `reply` is called on the store's
+    /// Settles deliveries from a thread that may block, and grants messages and bytes in total along; `reply` is called on the store's
     /// thread and must not block.
     ///
     /// # Errors
@@ -349,10 +365,11 @@ impl Consumer {
     pub fn settle_blocking(
         &self,
         items: Vec<Settle>,
-        credit: u64,
+        (messages, bytes): (u64, u64),
         reply: impl FnOnce(Result<Vec<Result<(), SettleError>>, StoreFailed>) + Send + 'static,
     ) -> Result<(), StoreFailed> {
-        let (reply, credit) = (Reply::Call(Box::new(reply)), Some(credit));
+        let credit = Some(Credit { messages: Some(messages), bytes: Some(bytes) });
+        let reply = Reply::Call(Box::new(reply));
         let request = Request::Settle { consumer: self.id, items, credit, reply };
         self.requests.blocking_send(request).map_err(|_| stopped())
     }
@@ -381,16 +398,4 @@ async fn answer<T>(receiver: oneshot::Receiver<T>) -> Result<T, StoreFailed> {
 
 fn stopped() -> StoreFailed {
     StoreFailed("it is stopped".into())
-}
-
-/// Takes the store for this process; the lock goes with the file handle, also when the process is killed.
-fn lock(path: &Path) -> Result<File, OpenError> {
-    let file = path.join("LOCK");
-    let io = |source| OpenError::Io { path: file.display().to_string(), source };
-    let handle = File::options().create(true).truncate(false).write(true).open(&file).map_err(io)?;
-    match handle.try_lock() {
-        Ok(()) => Ok(handle),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.display().to_string())),
-        Err(TryLockError::Error(source)) => Err(io(source)),
-    }
 }

@@ -28,7 +28,7 @@ fn message(to: &str, id: &str, payload: impl Into<Bytes>) -> Message {
 async fn queue(store: &Store, name: &str, subjects: &[&str]) {
     let patterns = subjects.iter().map(|s| SubjectPattern::new(s).expect("a pattern")).collect();
     let settings = QueueSettings { subjects: patterns, backoff_ms: vec![0], ..QueueSettings::new(subject(name)) };
-    store.define_queue(settings).await.expect("a queue");
+    store.define_queue(settings).await.expect("a store").expect("a queue");
 }
 
 async fn publish(store: &Store, to: &str, id: &str) -> Result<Receipt, PublishError> {
@@ -47,7 +47,7 @@ impl Reader {
     async fn start(store: &Store, queue: &str, credit: u64) -> Self {
         let (sender, deliveries) = mpsc::channel(4096);
         let sink = move |batch| drop(sender.try_send(batch));
-        let consumer = store.subscribe(queue, "s", Start::First, sink).await.expect("a consumer");
+        let consumer = store.subscribe(queue, "s", None, Start::First, sink).await.expect("a consumer");
         consumer.credit(credit).await.expect("a store");
         Self { consumer, deliveries, pending: Vec::new() }
     }
@@ -80,7 +80,7 @@ fn read(delivery: &Delivery) -> Message {
 }
 
 async fn info(store: &Store, name: &str) -> QueueInfo {
-    store.queues().await.expect("a store").into_iter().find(|q| q.name == name).expect("the queue")
+    store.info().await.expect("a store").queues.into_iter().find(|q| q.name == name).expect("the queue")
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn the_last_failed_attempt_is_a_dead_letter() {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Store::open(&config(directory.path())).expect("a store");
     let settings = QueueSettings { attempts_max: 3, backoff_ms: vec![0], ..QueueSettings::new(subject("q")) };
-    store.define_queue(settings).await.expect("a queue");
+    store.define_queue(settings).await.expect("a store").expect("a queue");
     publish(&store, "q", "poison").await.expect("stored");
     let mut reader = Reader::start(&store, "q", 9).await;
     for attempt in 1..=3 {
@@ -258,6 +258,53 @@ async fn a_backlog_beyond_journal_and_memory_is_read_from_disk() {
     for n in 1_500..1_600 {
         assert_eq!(read(&reader.next().await).payload, body(n), "message {n}");
     }
+}
+
+/// Most of a backlog that was read and settled goes back to the file system while the store runs. `QUIPU_SPACE_MIB` sets
+/// how much is published.
+#[tokio::test]
+async fn the_room_of_a_settled_backlog_is_given_back() {
+    const MESSAGE_BYTES: usize = 64 << 10;
+    let mib: usize = std::env::var("QUIPU_SPACE_MIB").map_or(224, |text| text.parse().expect("a number"));
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&config(directory.path())).expect("a store");
+    queue(&store, "q", &[]).await;
+    let publisher = store.publisher();
+    let count = (mib << 20) / MESSAGE_BYTES;
+    for batch in (0..count).collect::<Vec<_>>().chunks(8) {
+        let body = |n: &usize| Bytes::from(u64::try_from(*n).expect("few").to_le_bytes().repeat(MESSAGE_BYTES / 8));
+        let batch = batch.iter().map(|n| Published::new(&message("q", &n.to_string(), body(n)), false)).collect();
+        let answer = publisher.submit(batch).await.expect("a store").await.expect("an answer").expect("a store");
+        assert!(answer.iter().all(Result::is_ok));
+    }
+    store.backup(directory.path().join("copy")).await.expect("everything in the state file");
+    std::fs::remove_dir_all(directory.path().join("copy")).expect("removed");
+    let full = disk_use(directory.path());
+    assert!(full > (mib as u64) << 20, "{full} bytes for {mib} MiB");
+    let mut reader = Reader::start(&store, "q", count as u64).await;
+    for _ in 0..count {
+        let delivery = reader.next().await;
+        let settle =
+            Settle { token: delivery.token, settlement: Settlement::Done(Outcome::Acked), outputs: Vec::new() };
+        reader.consumer.submit_settle(vec![settle]).await.expect("a store");
+    }
+    // Checkpoints come once a second; the room is back after a few of them, and nobody asked for it.
+    let mut look = tokio::time::interval(Duration::from_millis(100));
+    let small = async {
+        while disk_use(directory.path()) > 64 << 20 {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), small).await.expect("room given back");
+    store.stop().await.expect("a clean stop");
+}
+
+/// Bytes that the files of a store take on disk.
+fn disk_use(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let journal = std::fs::read_dir(path.join("journal")).expect("a journal");
+    let segments: u64 = journal.map(|entry| entry.expect("a file").metadata().expect("a file").blocks()).sum();
+    512 * (segments + std::fs::metadata(path.join("state.redb")).expect("a file").blocks())
 }
 
 /// Copies the files of a live store, as a kill leaves them, at some moment while messages come and go.

@@ -8,10 +8,13 @@
 
 mod chain;
 pub mod condition;
+mod keys;
+mod lane;
 mod outputs;
 mod route;
 mod stats;
 mod template;
+mod work;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -26,8 +29,14 @@ pub use stats::{PluginInfo, Reasons, RouteInfo, TimesNs};
 pub use template::{Template, TemplateError};
 pub use workers::WORKERS_DEFAULT;
 
+pub use route::{PREFETCH_BYTES, prefetch};
+pub use work::SLICE_BYTES;
+
 use route::Route;
 use workers::{Line, Workers};
+
+/// Messages of one route that are worked on at once, at most.
+pub const LANES_MAX: usize = 64;
 
 /// What a route is.
 pub struct RouteSettings {
@@ -41,8 +50,10 @@ pub struct RouteSettings {
     pub when: Option<Condition>,
     /// Where the rest goes; empty: it is settled and counted as filtered.
     pub otherwise: Vec<Template>,
-    /// In order.
-    pub plugins: Vec<Box<dyn Plugin>>,
+    /// A chain of plugins, in order, for each lane: 1 to 64 of them, and so many messages are worked on at once.
+    pub plugins: Vec<Vec<Box<dyn Plugin>>>,
+    /// Which messages keep theirs.
+    pub order: Order,
     /// Where messages go that no plugin routed.
     pub to: Vec<Template>,
     /// What happens on a fault or a retry.
@@ -58,6 +69,27 @@ pub struct OnError {
     pub backoff_ms: Vec<u64>,
     /// The queue for what failed for good; none: that of the queue it came from. Made where it is not there.
     pub then: Option<String>,
+}
+
+/// Which messages of a route keep their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Order {
+    /// Those of one key: one that failed is tried again, and settled, before the next of its key. Those without a key
+    /// are begun in order, in one lane; one that failed is overtaken.
+    #[default]
+    Key,
+    /// None: each goes to the next lane.
+    None,
+}
+
+impl Order {
+    /// Its name in listings and configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::None => "none",
+        }
+    }
 }
 
 impl Default for OnError {
@@ -80,6 +112,14 @@ pub enum RouteError {
     /// The name is taken.
     #[error("there is a route {0:?} already")]
     Exists(String),
+    /// Too few or too many chains of plugins.
+    #[error("route {route:?} has {lanes} lanes; 1 to {LANES_MAX} are allowed")]
+    Lanes {
+        /// The route.
+        route: String,
+        /// How many.
+        lanes: usize,
+    },
 }
 
 /// The routes of a router, and the threads that they run on.
@@ -110,6 +150,10 @@ impl Router {
         let name = settings.name.clone();
         if self.routes.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&name) {
             return Err(RouteError::Exists(name));
+        }
+        let lanes = settings.plugins.len();
+        if !(1..=LANES_MAX).contains(&lanes) {
+            return Err(RouteError::Lanes { route: name, lanes });
         }
         let started = Route::start(&self.store, self.line.clone(), settings).await;
         let route = started.map_err(|source| RouteError::Subscribe { route: name.clone(), source })?;

@@ -1,138 +1,149 @@
-//! A route at work: takes deliveries, runs the chain on a worker, settles.
+//! A route: one subscription, shared out over lanes that workers serve side by side.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quipu_protocol::Message;
-use quipu_queue::{
-    Consumer, Delivery, Outcome, Output, Settle, SettleError, Settlement, Store, SubscribeError, backoff,
-};
+use quipu_queue::{Consumer, Delivery, Mode, ROUTE_PREFIX, SettleError, Start, Store, SubscribeError};
 
-use crate::chain::{Chain, Decision};
+use crate::chain::Chain;
+use crate::keys::Incoming;
+use crate::lane::{Lane, LaneInfo};
 use crate::stats::{PluginInfo, RouteInfo};
-use crate::workers::{Job, Line};
-use crate::{OnError, RouteSettings};
+use crate::work::{Answer, End, Event, Sent, Slice, Work};
+use crate::workers::Line;
+use crate::{Order, RouteSettings};
 
-/// Deliveries that a route holds at most: in its inbox, in hand, or being settled.
+/// Deliveries that a route holds in its inboxes and in hand: so many at least, …
 const PREFETCH: u64 = 512;
-/// A slice ends after so many messages …
-const SLICE_MESSAGES: usize = 128;
-/// … or so much time, between two messages.
-const SLICE_TIME: Duration = Duration::from_millis(5);
-/// … or so many bytes of outputs.
-const SLICE_BYTES: usize = 1 << 20;
-/// Before a message that cannot even be dead-lettered is tried again, at the least, in milliseconds.
-const STUCK_MS_MIN: u64 = 1_000;
-/// Longest delay that a plugin can ask for: a day.
-const RETRY_MS_MAX: u64 = 86_400_000;
+/// … and so many for each lane, but no more than the store grants ahead.
+const PREFETCH_LANE: u64 = 128;
+const PREFETCH_MAX: u64 = 4_096;
+/// Bytes of these deliveries, past which no further one comes.
+pub const PREFETCH_BYTES: u64 = 8 << 20;
+
+/// Deliveries that a route with so many lanes holds at most.
+pub fn prefetch(lanes: u64) -> u64 {
+    PREFETCH.max(PREFETCH_LANE * lanes).min(PREFETCH_MAX)
+}
 
 /// One route.
 pub(crate) struct Route {
-    this: Weak<Self>,
     name: String,
-    line: Line,
-    /// What came and waits for a worker. Bounded by credit.
-    inbox: Mutex<VecDeque<Event>>,
-    /// Whether it is in the line or at work.
-    scheduled: AtomicBool,
+    order: Order,
+    lanes: Vec<Arc<Lane>>,
     stopping: AtomicBool,
-    work: Mutex<Work>,
     /// There before the first delivery is.
     consumer: OnceLock<Consumer>,
+    /// Messages and bytes in total. Held while they are sent, so that they reach the store in order.
+    granted: Mutex<(u64, u64)>,
     info: Mutex<RouteInfo>,
-}
-
-/// What only one worker at a time touches.
-struct Work {
-    chain: Chain,
-    on_error: OnError,
-    credit: u64,
-    plugins: Vec<PluginInfo>,
-}
-
-enum Event {
-    Delivered(Delivery),
-    /// The store refused what the chain made of it.
-    Refused(Sent, SettleError),
-}
-
-/// A delivery whose settlement is on its way.
-struct Sent {
-    delivery: Delivery,
-    end: End,
-    outputs: u64,
-}
-
-/// What an attempt counts as once it is durable.
-#[derive(Clone, PartialEq, Eq)]
-enum End {
-    Forwarded,
-    Filtered {
-        set_aside: bool,
-        error: bool,
-    },
-    /// For a reason of the plugin's.
-    Dropped(String),
-    Retried,
-    DeadLettered,
 }
 
 impl Route {
     pub(crate) async fn start(store: &Store, line: Line, settings: RouteSettings) -> Result<Arc<Self>, SubscribeError> {
-        let info = RouteInfo {
-            name: settings.name.clone(),
-            from: settings.from.clone(),
-            when: settings.when.as_ref().map(|when| when.as_str().to_owned()),
-            to: settings.to.iter().map(ToString::to_string).collect(),
-            state: "running",
-            ..RouteInfo::default()
-        };
-        let plugin = |plugin: &dyn quipu_runtime::Plugin| PluginInfo {
-            name: plugin.name().to_owned(),
-            digest: plugin.digest().to_string(),
-            ..PluginInfo::default()
-        };
-        let plugins: Vec<_> = settings.plugins.iter().map(|boxed| plugin(boxed.as_ref())).collect();
-        let work = Work {
-            plugins: plugins.clone(),
-            chain: Chain {
-                route: settings.name.clone(),
-                when: settings.when,
-                otherwise: settings.otherwise,
-                plugins: settings.plugins,
-                to: settings.to,
-            },
-            on_error: settings.on_error,
-            credit: PREFETCH,
-        };
-        let route = Arc::new_cyclic(|this| Self {
-            this: this.clone(),
-            name: settings.name.clone(),
-            line,
-            inbox: Mutex::default(),
-            scheduled: AtomicBool::new(false),
-            stopping: AtomicBool::new(false),
-            work: Mutex::new(work),
-            consumer: OnceLock::new(),
-            info: Mutex::new(RouteInfo { plugins, ..info }),
-        });
-        let sink_of = Arc::downgrade(&route);
-        let sink = move |batch: Vec<Delivery>| {
-            if let Some(route) = sink_of.upgrade() {
-                route.push(batch.into_iter().map(Event::Delivered));
-            }
-        };
-        let subscription = format!("route:{}", settings.name);
-        let consumer = store.subscribe(&settings.from, &subscription, settings.start, sink).await?;
+        let lanes = settings.plugins.len() as u64;
+        let messages = prefetch(lanes);
+        let (from, start) = (settings.from.clone(), settings.start);
+        let route = Self::new(line, settings, (messages, PREFETCH_BYTES));
+        let consumer = route.subscribe(store, &from, start).await?;
+        let consumer = route.consumer.get_or_init(|| consumer);
         // Only then the credit: a worker may have the first messages before this goes on.
-        route.consumer.get_or_init(|| consumer).credit(PREFETCH).await?;
+        consumer.window(PREFETCH_BYTES).await?;
+        consumer.credit(messages).await?;
         Ok(route)
     }
 
+    fn new(line: Line, settings: RouteSettings, granted: (u64, u64)) -> Arc<Self> {
+        let RouteSettings { name, from, start: _, when, otherwise, plugins: chains, order, to, on_error } = settings;
+        let info = RouteInfo {
+            name: name.clone(),
+            from,
+            when: when.as_ref().map(|when| when.as_str().to_owned()),
+            to: to.iter().map(ToString::to_string).collect(),
+            state: "running",
+            parallel: chains.len(),
+            order: order.as_str(),
+            ..RouteInfo::default()
+        };
+        Arc::new_cyclic(|this: &Weak<Self>| {
+            let lane = |plugins: Vec<Box<dyn quipu_runtime::Plugin>>| {
+                let infos = plugins.iter().map(|plugin| PluginInfo::new(plugin.as_ref())).collect();
+                let (route, when, otherwise, to) = (name.clone(), when.clone(), otherwise.clone(), to.clone());
+                let chain = Chain { route, when, otherwise, plugins, to };
+                Lane::new(this.clone(), line.clone(), Work::new(chain, on_error.clone(), infos))
+            };
+            Self {
+                lanes: chains.into_iter().map(lane).collect(),
+                name,
+                order,
+                stopping: AtomicBool::new(false),
+                consumer: OnceLock::new(),
+                granted: Mutex::new(granted),
+                info: Mutex::new(info),
+            }
+        })
+    }
+
+    async fn subscribe(self: &Arc<Self>, store: &Store, from: &str, start: Start) -> Result<Consumer, SubscribeError> {
+        let subscription = format!("{ROUTE_PREFIX}{}", self.name);
+        let mode = match self.order {
+            Order::Key => Mode::KeyShared,
+            Order::None => Mode::Shared,
+        };
+        match store.subscribe(from, &subscription, Some(mode), start, self.sink()).await {
+            Err(SubscribeError::Mode { mode: made, .. }) => {
+                let (route, order) = (&self.name, self.order.as_str());
+                tracing::warn!(
+                    route,
+                    order,
+                    "the route's subscription was made {made} before and stays so: keys keep the order that it gives"
+                );
+                store.subscribe(from, &subscription, None, start, self.sink()).await
+            }
+            subscribed => subscribed,
+        }
+    }
+
+    fn sink(self: &Arc<Self>) -> impl FnMut(Vec<Delivery>) + Send + 'static {
+        let (route, mut turn) = (Arc::downgrade(self), 0);
+        move |batch| {
+            if let Some(route) = route.upgrade() {
+                route.share_out(batch, &mut turn);
+            }
+        }
+    }
+
+    fn share_out(&self, batch: Vec<Delivery>, turn: &mut usize) {
+        let count = self.lanes.len();
+        let keeps_order = self.consumer.get().is_some_and(|consumer| consumer.mode == Mode::KeyShared);
+        let mut shares: Vec<Vec<Event>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for delivery in batch {
+            let (lane, key) = match self.order {
+                Order::Key => {
+                    let key = Message::key_hash(&delivery.stored.header);
+                    // Those without a key keep to one lane. The high half, since the low one has chosen more already.
+                    let lane = key.map_or(0, |hash| usize::try_from(hash >> 32).unwrap_or(0) % count);
+                    (lane, key.filter(|_| keeps_order))
+                }
+                Order::None => {
+                    *turn = (*turn + 1) % count;
+                    (*turn, None)
+                }
+            };
+            shares[lane].push(Event::Delivered(Incoming { delivery, key }));
+        }
+        for (lane, share) in self.lanes.iter().zip(shares).filter(|(_, share)| !share.is_empty()) {
+            lane.push(share);
+        }
+    }
+
     pub(crate) fn info(&self) -> RouteInfo {
-        lock(&self.info).clone()
+        let mut sum = LaneInfo::default();
+        self.lanes.iter().for_each(|lane| lane.add_to(&mut sum));
+        let LaneInfo { attempts, plugins, waiting_for } = sum;
+        let waiting_for = waiting_for.map(|queue| queue.as_ref().to_owned());
+        RouteInfo { attempts, plugins, waiting_for, ..lock(&self.info).clone() }
     }
 
     /// Takes no further message; what is in hand is finished.
@@ -141,48 +152,59 @@ impl Route {
         lock(&self.info).state = "stopping";
     }
 
-    fn push(&self, events: impl IntoIterator<Item = Event>) {
-        lock(&self.inbox).extend(events);
-        self.schedule();
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 
-    fn schedule(&self) {
-        if !self.scheduled.swap(true, Ordering::AcqRel)
-            && let Some(this) = self.this.upgrade()
-        {
-            self.line.push(this);
-        }
+    /// All its lanes stand still: a lane that never runs again would soon hold all that the route may have.
+    pub(crate) fn fail(&self) {
+        tracing::error!(route = self.name, "a bug in the router: this route stands still until it is restarted");
+        self.stop();
+        lock(&self.info).state = "failed";
     }
 
-    fn settle(&self, credit: u64, items: Vec<Settle>, sent: Vec<Sent>) {
-        let this = self.this.clone();
+    pub(crate) fn settle(self: &Arc<Self>, lane: Arc<Lane>, slice: Slice) {
+        let Some(consumer) = self.consumer.get() else { return };
+        let Slice { items, sent, messages, bytes, .. } = slice;
+        let this = Arc::downgrade(self);
         let answer = move |answer: Result<Vec<Result<(), SettleError>>, _>| {
             let Some(route) = this.upgrade() else { return };
             match answer {
-                Ok(results) => route.settled(sent.into_iter().zip(results)),
+                Ok(results) => route.settled(&lane, sent.into_iter().zip(results)),
                 Err(e) => tracing::error!(route = route.name, %e, "a route stands still"),
             }
         };
-        let Some(consumer) = self.consumer.get() else { return };
-        if let Err(e) = consumer.settle_blocking(items, credit, answer) {
+        let mut granted = lock(&self.granted);
+        granted.0 += messages;
+        granted.1 += bytes;
+        if let Err(e) = consumer.settle_blocking(items, *granted, answer) {
             tracing::error!(route = self.name, %e, "a route stands still");
         }
     }
 
-    fn settled(&self, results: impl Iterator<Item = (Sent, Result<(), SettleError>)>) {
-        let mut refused = Vec::new();
+    fn settled(&self, lane: &Lane, results: impl Iterator<Item = (Sent, Result<(), SettleError>)>) {
+        let mut answer = Answer::default();
         let mut info = lock(&self.info);
         for (sent, result) in results {
             match result {
-                Ok(()) => info.count(&sent),
+                Ok(()) => {
+                    info.count(&sent);
+                    answer.had_room |= sent.outputs > 0;
+                }
                 // Another has it.
                 Err(SettleError::Stale) => {}
-                Err(e) => refused.push(Event::Refused(sent, e)),
+                Err(e) => {
+                    answer.refused.push((sent, e));
+                    continue;
+                }
+            }
+            if let Some(key) = sent.key {
+                answer.done.push((key, sent.delivery.offset));
             }
         }
         drop(info);
-        if !refused.is_empty() {
-            self.push(refused);
+        if !answer.refused.is_empty() || !answer.done.is_empty() || (answer.had_room && lane.is_waiting()) {
+            lane.push([Event::Answered(answer)]);
         }
     }
 }
@@ -203,195 +225,12 @@ impl RouteInfo {
             }
             End::Retried => self.retried += 1,
             End::DeadLettered => self.dead_lettered += 1,
+            End::Held => self.held += 1,
+            End::GivenBack => {}
         }
     }
 }
 
-impl Job for Route {
-    fn run(&self) -> bool {
-        let mut work = lock(&self.work);
-        let begun = Instant::now();
-        let (mut items, mut sent, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while items.len() < SLICE_MESSAGES && bytes < SLICE_BYTES && begun.elapsed() < SLICE_TIME {
-            if self.stopping.load(Ordering::Acquire) {
-                lock(&self.inbox).clear();
-                // Dropping the consumer gives back what it holds, but for what is being settled.
-                break;
-            }
-            let Some(event) = lock(&self.inbox).pop_front() else { break };
-            // What the store refused was counted when it was delivered.
-            work.credit += u64::from(matches!(event, Event::Delivered(_)));
-            let (settle, end) = work.handle(event, &self.info);
-            bytes += settle.outputs.iter().map(output_bytes).sum::<usize>();
-            items.push(settle);
-            sent.push(end);
-        }
-        if !items.is_empty() {
-            self.settle(work.credit, items, sent);
-        }
-        drop(work);
-        if !lock(&self.inbox).is_empty() {
-            return true;
-        }
-        self.scheduled.store(false, Ordering::Release);
-        // Something may have come between the two lines above.
-        !lock(&self.inbox).is_empty() && !self.scheduled.swap(true, Ordering::AcqRel)
-    }
-
-    fn panicked(&self) {
-        // It stays scheduled, so that it never runs again; what it held comes back with the next start.
-        tracing::error!(route = self.name, "a bug in the router: this route stands still until it is restarted");
-        lock(&self.info).state = "failed";
-    }
-}
-
-impl Work {
-    fn handle(&mut self, event: Event, info: &Mutex<RouteInfo>) -> (Settle, Sent) {
-        let (delivery, end, settlement, outputs) = match event {
-            Event::Delivered(delivery) => {
-                let stored = &delivery.stored;
-                let (end, settlement, outputs) = match Message::decode(stored.header.clone(), stored.payload.clone()) {
-                    Ok(message) => {
-                        let decision = self.chain.attempt(message, delivery.attempt, now_ms(), &mut self.plugins);
-                        let mut counts = lock(info);
-                        counts.attempts += 1;
-                        counts.plugins.clone_from(&self.plugins);
-                        drop(counts);
-                        self.decide(&delivery, decision)
-                    }
-                    Err(e) => {
-                        let (end, settlement) = self.dead_letter(format!("unreadable message: {e}"), Vec::new());
-                        (end, settlement, Vec::new())
-                    }
-                };
-                (delivery, end, settlement, outputs)
-            }
-            Event::Refused(Sent { delivery, end: End::DeadLettered, .. }, error) => {
-                let (end, settlement) = self.keep(&delivery, &error);
-                (delivery, end, settlement, Vec::new())
-            }
-            Event::Refused(Sent { delivery, .. }, error) => {
-                let (end, settlement) = self.fail(&delivery, error.to_string(), 0, Vec::new());
-                (delivery, end, settlement, Vec::new())
-            }
-        };
-        let (token, count) = (delivery.token, outputs.len() as u64);
-        (Settle { token, settlement, outputs }, Sent { delivery, end, outputs: count })
-    }
-
-    fn decide(&self, delivery: &Delivery, decision: Decision) -> (End, Settlement, Vec<Output>) {
-        let (route, offset) = (&self.chain.route, delivery.offset);
-        let (end, settlement) = match decision {
-            Decision::Filtered { outputs, error } => {
-                if let Some(why) = &error {
-                    tracing::debug!(route, %offset, %why, "`when` failed");
-                }
-                let end = End::Filtered { set_aside: !outputs.is_empty(), error: error.is_some() };
-                return (end, Settlement::Done(Outcome::Filtered), outputs);
-            }
-            Decision::Forward(outputs) => return (End::Forwarded, Settlement::Done(Outcome::Acked), outputs),
-            Decision::Drop { outputs, reason } => {
-                tracing::debug!(route, %offset, %reason, "dropped");
-                return (End::Dropped(reason), Settlement::Done(Outcome::Dropped), outputs);
-            }
-            Decision::Reject { position, reason, headers } => {
-                let mut said = headers;
-                said.extend(position.map(|at| ("quipu-dead-plugin".into(), self.plugin_name(at))));
-                self.dead_letter(reason, said)
-            }
-            Decision::Retry { position, delay_ms, reason } => {
-                let said = vec![("quipu-dead-plugin".into(), self.plugin_name(position))];
-                self.fail(delivery, reason, delay_ms, said)
-            }
-            Decision::Fault { position, fault } => {
-                let said = vec![
-                    ("quipu-dead-plugin".into(), self.plugin_name(position)),
-                    ("quipu-dead-fault".into(), fault.kind.to_string()),
-                    ("quipu-dead-trace".into(), fault.trace.join(" | ")),
-                ];
-                self.fail(delivery, fault.text, 0, said)
-            }
-        };
-        (end, settlement, Vec::new())
-    }
-
-    /// An attempt that failed: another one later, or the dead-letter queue after the last.
-    fn fail(
-        &self,
-        delivery: &Delivery,
-        reason: String,
-        delay_ms: u64,
-        said: Vec<(String, String)>,
-    ) -> (End, Settlement) {
-        let (route, offset, attempt) = (&self.chain.route, delivery.offset, delivery.attempt);
-        if attempt >= self.on_error.attempts {
-            tracing::warn!(route, %offset, attempt, %reason, "dead-lettered");
-            return self.dead_letter(reason, said);
-        }
-        tracing::info!(route, %offset, attempt, %reason, "an attempt failed");
-        let delay_ms = if delay_ms > 0 { delay_ms.min(RETRY_MS_MAX) } else { self.backoff_ms(attempt) };
-        (End::Retried, Settlement::Park { delay_ms })
-    }
-
-    /// A message that could not be dead-lettered stays where it is and is tried again: never lost, never in haste.
-    fn keep(&self, delivery: &Delivery, why: &SettleError) -> (End, Settlement) {
-        let (route, offset, attempt) = (&self.chain.route, delivery.offset, delivery.attempt);
-        tracing::error!(route, %offset, attempt, %why, "a message cannot be dead-lettered and stays in its queue");
-        (End::Retried, Settlement::Park { delay_ms: self.backoff_ms(attempt).max(STUCK_MS_MIN) })
-    }
-
-    fn backoff_ms(&self, attempts: u32) -> u64 {
-        backoff(&self.on_error.backoff_ms, attempts)
-    }
-
-    fn dead_letter(&self, reason: String, said: Vec<(String, String)>) -> (End, Settlement) {
-        let mut headers = vec![("quipu-dead-route".to_owned(), self.chain.route.clone())];
-        headers.extend(said);
-        (End::DeadLettered, Settlement::DeadLetter { queue: self.on_error.then.clone(), reason, headers })
-    }
-
-    /// Name and digest of the plugin at this place.
-    fn plugin_name(&self, position: usize) -> String {
-        let plugin = self.chain.plugins.get(position);
-        plugin.map_or_else(String::new, |plugin| format!("{}@{}", plugin.name(), plugin.digest().short()))
-    }
-}
-
-fn output_bytes(output: &Output) -> usize {
-    output.header.len() + output.payload.as_ref().map_or(0, bytes::Bytes::len)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use quipu_queue::commit::Stored;
-    use quipu_queue::{Offset, Token, Why};
-
-    /// Otherwise it would be dead-lettered and refused again as fast as the store can answer.
-    #[test]
-    fn a_message_that_cannot_be_dead_lettered_waits() {
-        let chain = Chain { route: "r".into(), when: None, otherwise: Vec::new(), plugins: Vec::new(), to: Vec::new() };
-        let on_error = OnError { attempts: 2, backoff_ms: vec![0], then: None };
-        let mut work = Work { chain, on_error, credit: PREFETCH, plugins: Vec::new() };
-        let stored = Stored { header: Default::default(), payload: Default::default() };
-        let delivery =
-            Delivery { token: Token(1), offset: Offset(0), attempt: 2, why: Why::First, stored: Arc::new(stored) };
-        let info = Mutex::new(RouteInfo::default());
-        let sent = Sent { delivery, end: End::Forwarded, outputs: 1 };
-        let nowhere = SettleError::TooLarge(1);
-        let (settle, sent) = work.handle(Event::Refused(sent, nowhere), &info);
-        assert!(matches!(settle.settlement, Settlement::DeadLetter { .. }));
-        let (settle, sent) = work.handle(Event::Refused(sent, SettleError::NoDeadLetter("in".into())), &info);
-        assert_eq!(settle.settlement, Settlement::Park { delay_ms: STUCK_MS_MIN });
-        assert!(sent.end == End::Retried);
-    }
 }

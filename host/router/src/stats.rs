@@ -14,6 +14,13 @@ pub struct RouteInfo {
     pub when: Option<String>,
     pub to: Vec<String>,
     pub state: &'static str,
+    /// Messages that are worked on at once, at most.
+    pub parallel: usize,
+    pub order: &'static str,
+    /// A queue that is full, where messages wait for that.
+    pub waiting_for: Option<String>,
+    /// Times that a message was put off because a queue was full. These are no attempts that failed.
+    pub held: u64,
     /// Attempts that were made, each delivery one.
     pub attempts: u64,
     pub forwarded: u64,
@@ -42,6 +49,19 @@ pub struct PluginInfo {
     pub calls: u64,
     pub faults: u64,
     pub time: TimesNs,
+}
+
+impl PluginInfo {
+    pub(crate) fn new(plugin: &dyn quipu_runtime::Plugin) -> Self {
+        Self { name: plugin.name().to_owned(), digest: plugin.digest().to_string(), ..Self::default() }
+    }
+
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.calls += other.calls;
+        self.faults += other.faults;
+        self.time.total = self.time.total.saturating_add(other.time.total);
+        self.time.max = self.time.max.max(other.time.max);
+    }
 }
 
 /// Messages by reason: the first 64 reasons by themselves, all others together as `other`.

@@ -1,20 +1,17 @@
 //! The threads that plugins run on.
 //!
-//! Routes with work wait in one line; a worker takes the first, lets it run for a slice, and it goes to the end of the
-//! line if there is more to do. A route is in the line at most once, so none holds two workers.
+//! Lanes of routes that have work wait in one line; a worker takes the first, lets it run for a slice, and it goes to
+//! the end of the line if there is more to do. A lane is in the line at most once, so none holds two workers.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 /// Worker threads where the configuration says nothing: as many as cores, at least 2, at most 16.
 pub static WORKERS_DEFAULT: std::sync::LazyLock<usize> =
     std::sync::LazyLock::new(|| thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)));
-
-/// Most routes that can wait in the line: more than a configuration may hold.
-const LINE_MAX: usize = 8_192;
 
 /// Something that has work now and then.
 pub(crate) trait Job: Send + Sync {
@@ -25,9 +22,21 @@ pub(crate) trait Job: Send + Sync {
     fn panicked(&self);
 }
 
-/// Puts jobs into the line.
-#[derive(Clone)]
-pub(crate) struct Line(SyncSender<Option<Arc<dyn Job>>>);
+/// The line: as long as there are lanes, at the most.
+#[derive(Clone, Default)]
+pub(crate) struct Line(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    came: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Arc<dyn Job>>,
+    stops: bool,
+}
 
 /// The threads.
 pub(crate) struct Workers {
@@ -37,22 +46,33 @@ pub(crate) struct Workers {
 
 impl Line {
     pub(crate) fn push(&self, job: Arc<dyn Job>) {
-        match self.0.try_send(Some(job)) {
-            // The workers are gone: the router stops.
-            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => unreachable!("each route is in the line once, and there are fewer routes"),
+        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // Nobody would take it then.
+        if !waiting.stops {
+            waiting.jobs.push_back(job);
+            self.0.came.notify_one();
         }
+    }
+
+    /// The next job; none at the end, when the line is empty.
+    fn next(&self) -> Option<Arc<dyn Job>> {
+        let waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.stops;
+        self.0.came.wait_while(waiting, is_idle).unwrap_or_else(PoisonError::into_inner).jobs.pop_front()
+    }
+
+    fn stop(&self) {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).stops = true;
+        self.0.came.notify_all();
     }
 }
 
 impl Workers {
     pub(crate) fn start(count: usize) -> io::Result<Self> {
-        let (sender, receiver) = sync_channel(LINE_MAX);
-        let receiver = Arc::new(Mutex::new(receiver));
-        let line = Line(sender);
+        let line = Line::default();
         let start = |n| {
-            let (receiver, line) = (receiver.clone(), line.clone());
-            thread::Builder::new().name(format!("quipu-plugin-{n}")).spawn(move || work(&receiver, &line))
+            let line = line.clone();
+            thread::Builder::new().name(format!("quipu-plugin-{n}")).spawn(move || work(&line))
         };
         let threads = (0..count).map(start).collect::<io::Result<_>>()?;
         Ok(Self { line, threads })
@@ -62,14 +82,10 @@ impl Workers {
         self.line.clone()
     }
 
-    /// Lets every worker finish its slice, and ends it.
+    /// Lets every worker finish its slice, and ends it. What is in the line ends at once, because its route is told to
+    /// stop.
     pub(crate) fn stop(self) {
-        for _ in &self.threads {
-            // Behind the jobs in the line, which end at once because their routes are told to stop.
-            if self.line.0.send(None).is_err() {
-                break;
-            }
-        }
+        self.line.stop();
         for thread in self.threads {
             if thread.join().is_err() {
                 tracing::error!("a plugin worker panicked");
@@ -78,10 +94,8 @@ impl Workers {
     }
 }
 
-fn work(receiver: &Mutex<Receiver<Option<Arc<dyn Job>>>>, line: &Line) {
-    loop {
-        let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Some(job)) = next else { return };
+fn work(line: &Line) {
+    while let Some(job) = line.next() {
         // One route's bug must not take a worker from the others.
         match catch_unwind(AssertUnwindSafe(|| job.run())) {
             Ok(true) => line.push(job),

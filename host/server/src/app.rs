@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use quipu_queue::journal::JournalConfig;
 use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
-use quipu_router::{Condition, OnError, RouteSettings, Router};
+use quipu_router::{Condition, OnError, Order, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, QueueConfig, RouteConfig};
@@ -41,18 +41,22 @@ impl App {
                 segment_bytes: config.store.journal_segment_bytes,
             },
             memory_bytes: config.store.memory_bytes,
-            ..StoreConfig::new(&config.store.path)
+            disk_reserve_bytes: config.store.disk_reserve_bytes,
+            path: config.store.path.clone(),
         };
         let store = tokio::task::spawn_blocking(move || Store::open(&store_config)).await??;
-        let listener = Listener::new(socket, tls, &store)?;
+        let listener = Listener::new(socket, tls, &store, &config.limits)?;
         for queue in &config.queues {
-            store.define_queue(settings_of(queue)).await.with_context(|| format!("queue {:?}", queue.name))?;
+            store
+                .define_queue(settings_of(queue))
+                .await
+                .with_context(|| format!("queue {:?}", queue.name.as_str()))??;
         }
         let router = Router::start(store.clone(), config.plugins.workers).context("cannot start plugin workers")?;
         for route in &config.routes {
             router.add(route_settings(route, &plugins)?).await?;
         }
-        let services = Arc::new(Services { store, router, plugins: plugins.listing(&config) });
+        let services = Arc::new(Services::new(store, router, plugins.listing(&config), config.limits.clone()));
         Ok(Self { listener, services, grace: config.listen.grace })
     }
 
@@ -96,6 +100,11 @@ fn settings_of(queue: &QueueConfig) -> QueueSettings {
         attempts_max: queue.attempts_max,
         backoff_ms: queue.backoff.iter().map(|step| millis(*step)).collect(),
         dead_letter: queue.dead_letter.as_ref().map(|name| name.as_str().to_owned()),
+        durability: queue.durability,
+        retention: queue.retention,
+        limits: queue.limits,
+        in_flight_max: queue.in_flight_max,
+        ack_deadline_ms: millis(queue.ack_deadline),
     }
 }
 
@@ -110,7 +119,11 @@ fn route_settings(route: &RouteConfig, plugins: &Plugins) -> Result<RouteSetting
         },
         when: when.with_context(|| format!("route {:?}: when", route.name))?,
         otherwise: route.otherwise.clone(),
-        plugins: plugins.chain(route)?,
+        plugins: plugins.chains(route)?,
+        order: match route.order {
+            config::Order::Key => Order::Key,
+            config::Order::None => Order::None,
+        },
         to: route.to.clone(),
         on_error: OnError {
             attempts: route.on_error.attempts_max,

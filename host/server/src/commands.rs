@@ -3,12 +3,16 @@
 mod check;
 mod connect;
 mod demo;
+mod ledger;
 mod list;
 mod output;
 mod publish;
+mod redrive;
 mod serve;
+mod status;
+mod store;
 mod subscribe;
-mod table;
+pub(crate) mod table;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -42,6 +46,10 @@ enum Command {
     Pub(publish::Args),
     /// Consumes messages from a queue, settling each once it is printed.
     Sub(subscribe::Args),
+    /// Says whether a running router does its work.
+    Status(status::Args),
+    /// Accounts for every message of a running router.
+    Ledger(ledger::Args),
     /// Queues of a running router.
     #[command(subcommand)]
     Queue(list::QueueCommand),
@@ -51,6 +59,9 @@ enum Command {
     /// Plugins of a running router.
     #[command(subcommand)]
     Plugin(list::PluginCommand),
+    /// The store as a whole.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
 }
 
 /// Runs the command that the arguments ask for. Exit codes: 0 done, 1 failed, 2 usage, 78 configuration.
@@ -80,9 +91,12 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::Pub(args) => publish::run(args).await,
         Command::Sub(args) => subscribe::run(args).await,
+        Command::Status(args) => status::run(args).await,
+        Command::Ledger(args) => ledger::run(args).await,
         Command::Queue(command) => list::queues(command).await,
         Command::Route(command) => list::routes(command).await,
         Command::Plugin(command) => list::plugins(command).await,
+        Command::Store(command) => store::run(command).await,
     }
 }
 

@@ -5,6 +5,8 @@
 
 mod check;
 mod graph;
+mod limits;
+mod notes;
 mod problem;
 mod queues;
 mod raw;
@@ -19,10 +21,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use quipu_protocol::{Subject, SubjectPattern};
+use quipu_queue::{Durability, QueueLimits, Retention};
 use serde::Deserialize;
 
+pub(crate) use limits::LimitsConfig;
 pub(crate) use problem::Problem;
 use quipu_router::Template;
+pub(crate) use units::ByteSize;
 
 /// Longest grace period at shutdown.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(10);
@@ -46,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) listen: ListenConfig,
     /// `[tls]`; without it a development certificate is used, on loopback only.
     pub(crate) tls: Option<TlsFiles>,
+    /// `[limits]`.
+    pub(crate) limits: LimitsConfig,
     /// `[store]`.
     pub(crate) store: StoreConfig,
     /// `[plugins]`.
@@ -89,6 +96,8 @@ pub(crate) struct StoreConfig {
     pub(crate) journal_segment_bytes: usize,
     /// `memory`: bytes of messages kept in memory that are also on disk. Default 256 MiB.
     pub(crate) memory_bytes: usize,
+    /// `disk_reserve`: publishes are refused while the disk has less room than this. Default 64 MiB.
+    pub(crate) disk_reserve_bytes: u64,
 }
 
 /// Where plugins are found and run.
@@ -129,6 +138,18 @@ pub(crate) struct QueueConfig {
     /// `dead_letter`: the queue that dead letters go to. Default the name with `-dead`; none for a queue that is itself
     /// the `dead_letter` or `then` of another.
     pub(crate) dead_letter: Option<Subject>,
+    /// `durability`: what a receipt promises, `synced`, `buffered` or `memory`. Default synced.
+    pub(crate) durability: Durability,
+    /// `retention`: `work` or `log`, and for a log how much of it, `retention_age`, `retention_bytes` and
+    /// `retention_messages`. Default work; a log without any of them grows without end.
+    pub(crate) retention: Retention,
+    /// `max_messages`, `max_bytes` and `on_full`: `reject`, `drop-oldest` or `block`. Default without end, and reject; a
+    /// queue in memory alone 64 MiB.
+    pub(crate) limits: QueueLimits,
+    /// `max_in_flight`: messages of one subscription in flight or parked at once. Default 10,000; at most 1,000,000.
+    pub(crate) in_flight_max: u32,
+    /// `ack_deadline`: how long a consumer may take over a delivery; 0: for ever. Default 30 s; at most 12 h.
+    pub(crate) ack_deadline: Duration,
 }
 
 /// One route.
@@ -148,8 +169,24 @@ pub(crate) struct RouteConfig {
     pub(crate) plugins: Vec<PluginUse>,
     /// `to`: where messages go after the chain. Empty only where there are plugins, which may say where.
     pub(crate) to: Vec<Template>,
+    /// `parallel`: messages that are worked on at once, each with instances of the plugins of its own. Default 1; 1 to
+    /// 64.
+    pub(crate) parallel: usize,
+    /// `order`: which messages keep theirs. Default `key`.
+    pub(crate) order: Order,
     /// `on_error`.
     pub(crate) on_error: OnError,
+}
+
+/// Which messages of a route keep their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Order {
+    /// Those of one key.
+    #[default]
+    Key,
+    /// None.
+    None,
 }
 
 /// Where a new subscription starts.

@@ -4,6 +4,7 @@
 
 mod admin;
 mod frames;
+mod ingest;
 mod publisher;
 mod session;
 mod subscription;
@@ -15,7 +16,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
-use quinn::{Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TokioRuntime, TransportConfig, VarInt};
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, Incoming, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig,
+    VarInt,
+};
 use quinn_proto::HashedConnectionIdGenerator;
 use quipu_protocol::code::Code;
 use quipu_queue::Store;
@@ -24,15 +28,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::config::LimitsConfig;
 use crate::services::Services;
+pub(crate) use admin::{CALLS_MAX, Longer};
+pub(crate) use frames::READ_BYTES;
+pub(crate) use ingest::Ingest;
+pub(crate) use publisher::{Names, WINDOW_MESSAGES};
+pub(crate) use subscription::{UNANSWERED_MAX, WINDOW_BYTES, WRITE_BYTES};
 
-/// Bytes of one connection that wait to be read, all streams together. All of it is always read.
-const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Bytes of one stream that wait to be read.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Streams that a client may have open.
 pub(crate) const BIDIRECTIONAL_STREAMS_MAX: u32 = 32;
 const UNIDIRECTIONAL_STREAMS_MAX: u32 = 16;
+/// Largest packet, in bytes, where the path carries it: fewer and larger ones cost both sides less. As the client has it.
+const UDP_PAYLOAD_BYTES_MAX: u16 = 6_000;
 /// A connection without a packet for so long is gone.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// For the handshake with `Hello`, and for a stream's first frame.
@@ -41,8 +51,9 @@ pub(crate) const FIRST_FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 const UNVALIDATED_MAX: usize = 64;
 /// For the peers to be told that the listener closes.
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_millis(500);
-/// Connections at once.
-const SESSIONS_MAX: usize = 1_024;
+/// First packets that wait to be accepted, and their bytes.
+const INCOMING_MAX: usize = 1_024;
+pub(crate) const INCOMING_BYTES: u64 = 8 << 20;
 
 /// What secret of the store makes stateless resets recognisable.
 const RESET_PURPOSE: &str = "quipu 2026-11 QUIC stateless reset";
@@ -50,6 +61,7 @@ const RESET_PURPOSE: &str = "quipu 2026-11 QUIC stateless reset";
 /// A bound socket that does not accept yet.
 pub(crate) struct Listener {
     endpoint: Endpoint,
+    sessions_max: usize,
 }
 
 /// Why the listener cannot start.
@@ -79,16 +91,24 @@ impl Listener {
     /// Takes a socket. A router that is killed and comes back on the same address and store answers the packets of
     /// connections that it no longer knows with resets that their clients recognise (RFC 9000, 10.3): they reconnect
     /// at once, not after the idle timeout.
-    pub(crate) fn new(socket: UdpSocket, tls: rustls::ServerConfig, store: &Store) -> Result<Self, ListenError> {
+    pub(crate) fn new(
+        socket: UdpSocket,
+        tls: rustls::ServerConfig,
+        store: &Store,
+        limits: &LimitsConfig,
+    ) -> Result<Self, ListenError> {
         let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
-        config.transport_config(Arc::new(transport()));
+        config.transport_config(Arc::new(transport(limits)));
+        config.max_incoming(INCOMING_MAX).incoming_buffer_size(64 << 10).incoming_buffer_size_total(INCOMING_BYTES);
         let secret = store.secret(RESET_PURPOSE);
         let mut endpoint = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &secret)));
         let connection_ids = u64::from_le_bytes(*secret.first_chunk().expect("32 bytes have 8"));
         endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(connection_ids)));
+        // Below what any version of QUIC asks for it would fail; this is far above.
+        endpoint.max_udp_payload_size(UDP_PAYLOAD_BYTES_MAX).expect("more than 1,200 bytes");
         let runtime = Arc::new(TokioRuntime);
         let endpoint = Endpoint::new(endpoint, Some(config), socket, runtime).map_err(ListenError::Endpoint)?;
-        Ok(Self { endpoint })
+        Ok(Self { endpoint, sessions_max: limits.sessions })
     }
 
     /// Where it listens: the port is the real one where the configuration said 0.
@@ -106,7 +126,8 @@ impl Listener {
                 () = stop.cancelled() => break,
                 incoming = self.endpoint.accept() => match incoming {
                     Some(incoming) => {
-                        let peer = Peer { handshakes: handshakes.clone(), open: open.clone() };
+                        let peer =
+                            Peer { handshakes: handshakes.clone(), open: open.clone(), open_max: self.sessions_max };
                         admit(incoming, peer, &sessions, services.clone(), stop.clone(), grace);
                     }
                     None => break,
@@ -127,6 +148,7 @@ impl Listener {
 struct Peer {
     handshakes: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
+    open_max: usize,
 }
 
 /// Takes one from a counter when dropped.
@@ -153,8 +175,8 @@ fn admit(
     stop: CancellationToken,
     grace: Duration,
 ) {
-    if peer.open.load(Ordering::Acquire) >= SESSIONS_MAX {
-        tracing::warn!(limit = SESSIONS_MAX, peer = %incoming.remote_address(), "refused: too many sessions");
+    if peer.open.load(Ordering::Acquire) >= peer.open_max {
+        tracing::warn!(limit = peer.open_max, peer = %incoming.remote_address(), "refused: too many sessions");
         return incoming.refuse();
     }
     if peer.handshakes.load(Ordering::Acquire) >= UNVALIDATED_MAX && incoming.may_retry() {
@@ -179,11 +201,17 @@ fn admit(
     });
 }
 
-fn transport() -> TransportConfig {
+fn transport(limits: &LimitsConfig) -> TransportConfig {
+    let window = limits.connection_window_bytes;
     let mut transport = TransportConfig::default();
+    let mut path = MtuDiscoveryConfig::default();
+    path.upper_bound(UDP_PAYLOAD_BYTES_MAX);
     transport
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .mtu_discovery_config(Some(path))
+        .receive_window(VarInt::from_u32(window))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES.min(window)))
+        .send_window(window.into())
+        .datagram_receive_buffer_size(None)
         .max_concurrent_bidi_streams(VarInt::from_u32(BIDIRECTIONAL_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(UNIDIRECTIONAL_STREAMS_MAX))
         .max_idle_timeout(IdleTimeout::try_from(IDLE_TIMEOUT).ok());

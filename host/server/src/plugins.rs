@@ -26,7 +26,7 @@ struct Loaded {
 impl Plugins {
     /// Loads every plugin that a route uses or that the configuration names. Compiles, so it takes a moment; blocks.
     pub(crate) fn load(config: &Config) -> Result<Self> {
-        let uses: usize = config.routes.iter().map(|route| route.plugins.len()).sum();
+        let uses: usize = config.routes.iter().map(|route| route.plugins.len() * route.parallel).sum();
         let instances = u32::try_from(uses).unwrap_or(u32::MAX).saturating_add(INSTANCES_SPARE).max(64);
         let defaults = RuntimeConfig::default();
         let wanted = config.plugin.values().map(|plugin| plugin.memory_bytes);
@@ -49,8 +49,13 @@ impl Plugins {
         Ok(Self { loaded })
     }
 
-    /// The chain of a route, each plugin with its configuration.
-    pub(crate) fn chain(&self, route: &RouteConfig) -> Result<Vec<Box<dyn Plugin>>> {
+    /// The chains of a route, one for each message that it works on at once.
+    pub(crate) fn chains(&self, route: &RouteConfig) -> Result<Vec<Vec<Box<dyn Plugin>>>> {
+        (0..route.parallel).map(|_| self.chain(route)).collect()
+    }
+
+    /// One chain, each plugin with its configuration.
+    fn chain(&self, route: &RouteConfig) -> Result<Vec<Box<dyn Plugin>>> {
         let count = route.plugins.len();
         let mut chain: Vec<Box<dyn Plugin>> = Vec::with_capacity(count);
         for (n, plugin) in route.plugins.iter().enumerate() {

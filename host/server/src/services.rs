@@ -1,9 +1,15 @@
 //! What a running router consists of, as sessions see it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use quipu_queue::Store;
 use quipu_router::Router;
+
+use crate::config::LimitsConfig;
+use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
 
 /// Shared by all sessions.
 pub(crate) struct Services {
@@ -13,6 +19,57 @@ pub(crate) struct Services {
     pub(crate) router: Router,
     /// The plugins that were loaded, by name.
     pub(crate) plugins: Vec<PluginListing>,
+    /// What may wait and be open at once.
+    pub(crate) limits: LimitsConfig,
+    /// What is being published.
+    pub(crate) ingest: Arc<Ingest>,
+    /// Who has which name.
+    pub(crate) names: Names,
+    pub(crate) publishers: Places,
+    pub(crate) consumers: Places,
+    /// For admin calls.
+    pub(crate) calls: Semaphore,
+    /// Admin calls that take longer than an answer may.
+    pub(crate) longer: Longer,
+}
+
+/// So many at a time.
+pub(crate) struct Places {
+    max: usize,
+    free: Arc<Semaphore>,
+}
+
+impl Services {
+    pub(crate) fn new(store: Store, router: Router, plugins: Vec<PluginListing>, limits: LimitsConfig) -> Self {
+        Self {
+            store,
+            router,
+            plugins,
+            ingest: Ingest::new(limits.ingest_bytes),
+            names: Names::new(),
+            publishers: Places::new(limits.publishers),
+            consumers: Places::new(limits.consumers),
+            calls: Semaphore::new(CALLS_MAX),
+            longer: Longer::default(),
+            limits,
+        }
+    }
+}
+
+impl Places {
+    fn new(max: usize) -> Self {
+        Self { max, free: Arc::new(Semaphore::new(max)) }
+    }
+
+    /// How many there are.
+    pub(crate) fn max(&self) -> usize {
+        self.max
+    }
+
+    /// One of them, until it is dropped, where one is left.
+    pub(crate) fn take(&self) -> Option<OwnedSemaphorePermit> {
+        self.free.clone().try_acquire_owned().ok()
+    }
 }
 
 /// What a listing says of a plugin.

@@ -1,16 +1,19 @@
 //! The owner with a journal that fails, fills up or waits when it is told to.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use quipu_protocol::{Message, MessageId, Subject};
 
 use super::*;
 use crate::commit::DedupKey;
-use crate::dedup::{Dedup, Entry, WINDOW_MS};
-use crate::plan::{Published, QueueSettings, Receipt, Settlement};
-use crate::store::{Start, Store};
-use crate::{Outcome, QueueInfo};
+use crate::dedup::{Dedup, WINDOW_MS};
+use crate::disk::{Disk, RealDisk};
+use crate::journal::JournalError;
+use crate::plan::{Published, QueueSettings, Receipt, Settle, SettleError, Settlement};
+use crate::state::State;
+use crate::store::{self, Start};
+use crate::{Offset, Outcome, QueueInfo};
 
 /// Asks `before` about each append, with the record's sequence and the last one released.
 struct Scripted<F> {
@@ -20,10 +23,14 @@ struct Scripted<F> {
 }
 
 impl<F: FnMut(u64, u64) -> Result<(), JournalError> + Send> Journal for Scripted<F> {
-    fn append(&mut self, sequence: u64, _: &[u8]) -> Result<(), JournalError> {
+    fn append(&mut self, sequence: u64, _: &[u8], _: bool) -> Result<(), JournalError> {
         assert_eq!(sequence, self.last + 1);
         (self.before)(sequence, self.released.load(Ordering::Acquire))?;
         self.last = sequence;
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), JournalError> {
         Ok(())
     }
 
@@ -44,7 +51,7 @@ impl<F: FnMut(u64, u64) -> Result<(), JournalError> + Send> Journal for Scripted
 fn store(
     directory: &std::path::Path,
     before: impl FnMut(u64, u64) -> Result<(), JournalError> + Send + 'static,
-) -> (Store, Arc<AtomicU64>) {
+) -> (store::Store, Arc<AtomicU64>) {
     store_of(directory, State::default(), before)
 }
 
@@ -52,18 +59,23 @@ fn store_of(
     directory: &std::path::Path,
     state: State,
     before: impl FnMut(u64, u64) -> Result<(), JournalError> + Send + 'static,
-) -> (Store, Arc<AtomicU64>) {
+) -> (store::Store, Arc<AtomicU64>) {
     let released = Arc::default();
-    let parts = Parts {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(directory).expect("a directory"));
+    let engine = Parts {
         state,
         sequence: 0,
         store_id: [1; 16],
-        checkpoints: Checkpoints::open(&directory.join("state.redb")).expect("a state file"),
-        journal: Box::new(Scripted { before, last: 0, released: Arc::clone(&released) }),
+        checkpoints: Checkpoints::open(disk.clone()).expect("a state file"),
+        disk,
         memory_bytes: 0,
-        lock: File::create(directory.join("LOCK")).expect("a file"),
+        disk_reserve_bytes: 0,
+        body_bytes_max: 1 << 20,
+        journal_bytes: 8 << 20,
+        token_first: 1,
     };
-    (Store::start(parts).expect("threads"), released)
+    let journal = Box::new(Scripted { before, last: 0, released: Arc::clone(&released) });
+    (store::Store::start(super::Store { engine, journal, lock: None }).expect("threads"), released)
 }
 
 fn settings(name: &str) -> QueueSettings {
@@ -75,19 +87,27 @@ fn published(to: &str, id: &str) -> Vec<Published> {
     vec![Published::new(&Message::new(id, Subject::new(to).expect("a subject"), "payload"), true)]
 }
 
-async fn info(store: &Store) -> Vec<QueueInfo> {
-    store.queues().await.expect("a store")
+async fn info(store: &store::Store) -> Vec<QueueInfo> {
+    store.info().await.expect("a store").queues
 }
 
-/// A journal that writes its next record when it gets leave to.
-fn gated() -> (blocking::SyncSender<()>, impl FnMut(u64, u64) -> Result<(), JournalError> + Send) {
-    let (leave, gate) = blocking::sync_channel(64);
-    let gate = Mutex::new(gate);
+/// Whether a journal may write; it waits while not.
+type Gate = Arc<(Mutex<bool>, Condvar)>;
+
+fn gated() -> (Gate, impl FnMut(u64, u64) -> Result<(), JournalError> + Send) {
+    let gate: Gate = Arc::new((Mutex::new(true), Condvar::new()));
+    let held = gate.clone();
     let before = move |_, _| {
-        gate.lock().expect("no panic").recv().expect("leave");
+        let open = held.0.lock().expect("no panic");
+        drop(held.1.wait_while(open, |open| !*open).expect("no panic"));
         Ok(())
     };
-    (leave, before)
+    (gate, before)
+}
+
+fn set(gate: &Gate, open: bool) {
+    *gate.0.lock().expect("no panic") = open;
+    gate.1.notify_all();
 }
 
 #[tokio::test]
@@ -97,14 +117,15 @@ async fn a_failed_journal_ends_acknowledgements_for_good() {
         3 => Err(JournalError::Io { path: "000.journal".into(), source: io::Error::other("gone") }),
         _ => Ok(()),
     });
-    store.define_queue(settings("q")).await.expect("a queue");
+    store.define_queue(settings("q")).await.expect("a store").expect("a queue");
     assert!(store.publish(published("q", "a")).await.expect("a store")[0].is_ok());
     let failed = store.publish(published("q", "b")).await.expect_err("the journal failed");
     assert_eq!(failed.to_string(), "the store takes nothing more: journal 000.journal: gone");
     assert_eq!(store.publish(published("q", "c")).await, Err(failed.clone()));
     assert_eq!(store.define_queue(settings("r")).await, Err(failed.clone()));
-    assert!(store.subscribe("q", "s", Start::First, |_| {}).await.is_err());
-    assert!(store.queues().await.is_err());
+    assert!(store.subscribe("q", "s", None, Start::First, |_| {}).await.is_err());
+    let info = store.info().await.expect("an answer");
+    assert!(!info.is_ready() && info.failed.is_some_and(|why| why.ends_with("000.journal: gone")));
     assert_eq!(store.stop().await, Err(failed));
 }
 
@@ -113,7 +134,7 @@ async fn a_full_journal_waits_for_a_checkpoint_and_goes_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let full = |sequence, released| if sequence > released + 3 { Err(JournalError::Full) } else { Ok(()) };
     let (store, released) = store(directory.path(), full);
-    store.define_queue(settings("q")).await.expect("a queue");
+    store.define_queue(settings("q")).await.expect("a store").expect("a queue");
     for n in 0..20 {
         let receipt = store.publish(published("q", &n.to_string())).await.expect("a store").remove(0);
         assert_eq!(receipt, Ok(Receipt::Stored(vec![("q".into(), Offset(n))])));
@@ -127,23 +148,23 @@ async fn a_full_journal_waits_for_a_checkpoint_and_goes_on() {
 #[tokio::test]
 async fn a_settlement_that_was_sent_holds_though_its_consumer_goes() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (leave, before) = gated();
+    let (gate, before) = gated();
     let (store, _) = store(directory.path(), before);
-    (0..3).for_each(|_| leave.send(()).expect("room"));
-    store.define_queue(settings("q")).await.expect("a queue");
+    store.define_queue(settings("q")).await.expect("a store").expect("a queue");
     store.publish(published("q", "a")).await.expect("a store");
     let (sender, mut deliveries) = mpsc::channel(8);
     let sink = move |batch| drop(sender.try_send(batch));
-    let consumer = store.subscribe("q", "s", Start::First, sink).await.expect("a consumer");
+    let consumer = store.subscribe("q", "s", None, Start::First, sink).await.expect("a consumer");
     consumer.credit(8).await.expect("a store");
     let token = deliveries.recv().await.expect("a delivery")[0].token;
-    let busy = store.submit(published("q", "b")).await.expect("a store");
+    set(&gate, false);
+    let busy = store.publisher().submit(published("q", "b")).await.expect("a store");
     let settle = |token| vec![Settle { token, settlement: Settlement::Done(Outcome::Acked), outputs: Vec::new() }];
     let settled = consumer.submit_settle(settle(token)).await.expect("a store");
     let again = consumer.submit_settle(settle(token)).await.expect("a store");
     drop(consumer);
     assert_eq!(info(&store).await[0].subscriptions[0].in_flight, 1);
-    (0..2).for_each(|_| leave.send(()).expect("room"));
+    set(&gate, true);
     busy.await.expect("an answer").expect("a store");
     assert_eq!(settled.await.expect("an answer"), Ok(vec![Ok(())]));
     assert_eq!(again.await.expect("an answer"), Ok(vec![Err(SettleError::Stale)]));
@@ -160,19 +181,18 @@ async fn publishers_wait_for_room_in_the_dedup_window() {
     // One id leaves the window in half a second, the other not while this test runs.
     let now_ms = now_ms();
     for (id, age_ms) in [("old", WINDOW_MS - 500), ("young", 0)] {
-        let (key, places) = (DedupKey::new("q", id), Box::default());
-        state.dedup.insert(Entry { key, time_ms: now_ms - age_ms, places });
+        state.dedup.insert(DedupKey::new("q", id), now_ms - age_ms, &[]);
     }
     let (store, _) = store_of(directory.path(), state, |_, _| Ok(()));
-    store.define_queue(settings("q")).await.expect("a queue");
-    let first = store.submit(published("q", "a")).await;
+    store.define_queue(settings("q")).await.expect("a store").expect("a queue");
+    let first = store.publisher().submit(published("q", "a")).await;
     // Others are served meanwhile.
-    store.subscribe("q", "s", Start::First, |_| {}).await.expect("a consumer");
+    store.subscribe("q", "s", None, Start::First, |_| {}).await.expect("a consumer");
     assert_eq!(info(&store).await[0].next_offset, 0);
     let receipt = first.expect("a store").await.expect("an answer").expect("a store").remove(0);
     assert_eq!(receipt, Ok(Receipt::Stored(vec![("q".into(), Offset(0))])));
     // There was room for one; the end of the store does not wait for more.
-    let second = store.submit(published("q", "b")).await;
+    let second = store.publisher().submit(published("q", "b")).await;
     assert_eq!(info(&store).await[0].next_offset, 1);
     store.stop().await.expect("a clean stop");
     assert!(second.expect("a store").await.expect("an answer").is_err());

@@ -2,13 +2,15 @@
 //! and the rest of the journal give are the same.
 
 use proptest::prelude::*;
-use quipu_protocol::{Message, MessageId};
+use quipu_protocol::{Message, MessageId, SubjectPattern};
 
 use super::*;
 use crate::checkpoint::{Checkpoints, Frozen};
-use crate::commit::DedupKey;
+use crate::commit::{DedupKey, Mode};
 use crate::delivery::{Held, Token};
+use crate::disk::RealDisk;
 use crate::plan::{Output, Plan, Published, QueueSettings, Settle, Settlement, Settler, Target};
+use crate::store::Start;
 
 /// Bodies for states that keep all in memory.
 #[derive(Debug)]
@@ -62,19 +64,22 @@ impl Live {
         let mut settled = BTreeSet::new();
         for step in steps {
             match *step {
-                Step::Define { queue, subjects } => plan.define_queue(&settings(queue, subjects)),
+                Step::Define { queue, subjects } => {
+                    plan.define_queue(&settings(queue, subjects)).expect("the same durability");
+                }
                 Step::Subscribe { queue, name, from_end } => {
-                    plan.subscription(QUEUES[queue], &name.to_string(), from_end);
+                    let start = if from_end { Start::New } else { Start::First };
+                    plan.subscribe(QUEUES[queue], &name.to_string(), Mode::Shared, start);
                 }
                 Step::Publish { queue, id, bytes } => {
                     // Refused where there is no such queue yet.
-                    plan.publish(&Published::new(&message(queue, id, bytes), true)).ok();
+                    plan.publish(&Published::new(&message(queue, id, bytes), true), None);
                 }
                 Step::Settle { subscription, at, how } => settle(&mut plan, &mut settled, subscription, at, how),
                 Step::Commit { .. } | Step::Checkpoint { .. } => {}
             }
         }
-        let commit = plan.finish();
+        let commit = plan.finish().commit;
         if !commit.operations.is_empty() {
             self.journal.push(postcard::to_allocvec(&commit).expect("it is plain"));
             self.state.apply(commit, &self.checkpoints).expect("it fits");
@@ -87,8 +92,8 @@ impl Live {
         if fails {
             begun.failed(&mut self.state);
         } else {
-            self.checkpoints.write(frozen).expect("a disk");
-            begun.done(&mut self.state);
+            let written = self.checkpoints.write(&frozen).expect("a disk");
+            begun.done(&mut self.state, &written);
         }
         self.state.evict(memory);
     }
@@ -123,7 +128,7 @@ fn settle(
     let floor = known.settled.floor().0;
     let unsettled = (floor..state.queues[&queue].next.0).map(Offset).filter(|offset| !known.settled.contains(*offset));
     let Some(offset) = unsettled.into_iter().nth(at) else { return };
-    let attempt = known.attempts.get(&offset).map_or(1, |n| n + 1);
+    let attempt = known.marks.get(&offset).map_or(1, |mark| mark.attempts + 1);
     if !settled.insert((subscription, offset)) {
         return;
     }
@@ -180,7 +185,7 @@ proptest! {
     #[test]
     fn replay_gives_the_state_that_lived(steps in prop::collection::vec(step(), 1..250)) {
         let directory = tempfile::tempdir().expect("a directory");
-        let checkpoints = Checkpoints::open(&directory.path().join("state.redb")).expect("a state file");
+        let checkpoints = Checkpoints::open(Arc::new(RealDisk::open(directory.path()).expect("a disk"))).expect("a state file");
         let mut live = Live { state: State::default(), journal: Vec::new(), checkpoints, now_ms: 1_000 };
         live.commit(&[Step::Define { queue: 0, subjects: 1 }, Step::Define { queue: 1, subjects: 2 }]);
         let mut gathered = Vec::new();

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::output::say;
+use super::table;
 use crate::config::Config;
+use crate::memory::{self, Line};
 
 /// Checks a configuration: keys and values, that plugins load and take their configuration, expressions, cycles.
 #[derive(Debug, clap::Args)]
@@ -14,6 +16,9 @@ pub(crate) struct Args {
     /// The configuration file.
     #[arg(long, short, default_value = "quipu.toml", value_name = "FILE")]
     config: PathBuf,
+    /// Adds up what the router takes of memory at most.
+    #[arg(long)]
+    memory: bool,
     /// Prints what was found as JSON.
     #[arg(long)]
     json: bool,
@@ -22,12 +27,17 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let plugins = crate::app::check(&config)?.listing(&config);
+    let (notes, lines) = (config.notes(), memory::lines(&config, &plugins));
     if args.json {
-        let found = serde_json::json!({
+        let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),
             "routes": config.routes.iter().map(|route| &route.name).collect::<Vec<_>>(),
             "plugins": plugins,
+            "notes": notes,
         });
+        if args.memory {
+            found["memory"] = serde_json::json!({ "lines": lines, "total_bytes": memory::total(&lines) });
+        }
         say!("{found}")?;
     } else {
         let file = args.config.display();
@@ -35,6 +45,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let counts =
             [many(config.queues.len(), "queue"), many(config.routes.len(), "route"), many(plugins.len(), "plugin")];
         say!("{file}: fine: {}", counts.join(", "))?;
+        for note in notes {
+            say!("{file}: note: {note}")?;
+        }
+        if args.memory {
+            print(&lines)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn print(lines: &[Line]) -> std::io::Result<()> {
+    let row = |line: &Line| vec![line.what.to_owned(), memory::mebibytes(line.bytes), line.how.clone()];
+    let sum = vec!["together".to_owned(), memory::mebibytes(memory::total(lines)), "at the most".to_owned()];
+    let rows: Vec<Vec<String>> = lines.iter().map(row).chain([sum]).collect();
+    table::print(&["MEMORY", "AT MOST", "BY"], &rows, &[1])
 }

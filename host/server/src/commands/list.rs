@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
 use super::output::say;
-use super::table;
+use super::{redrive, table};
+use crate::config::ByteSize;
 
 /// Where to ask, and how to print it.
 #[derive(Debug, Args)]
@@ -32,6 +33,8 @@ pub(crate) enum QueueCommand {
         #[command(flatten)]
         args: ListArgs,
     },
+    /// Moves dead letters back to where they died.
+    Redrive(redrive::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +53,7 @@ pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
     match command {
         QueueCommand::List(args) => args.ask("queue.list", json!({}), print_queues).await,
         QueueCommand::Show { queue, args } => args.ask("queue.show", json!({ "queue": queue }), print_queue).await,
+        QueueCommand::Redrive(args) => redrive::run(args).await,
     }
 }
 
@@ -84,6 +88,7 @@ fn print_queues(answer: &Value) -> io::Result<()> {
         vec![
             text(&queue["name"]),
             number(&queue["messages"]),
+            number(&queue["bytes"]),
             number(&queue["next_offset"]),
             subscriptions.to_string(),
             text(&queue["durability"]),
@@ -91,27 +96,61 @@ fn print_queues(answer: &Value) -> io::Result<()> {
             subjects,
         ]
     };
-    let heading = ["QUEUE", "MESSAGES", "APPENDED", "SUBSCRIPTIONS", "DURABILITY", "RETENTION", "SUBJECTS"];
-    table::print(&heading, &rows(&answer["queues"], row), &[1, 2, 3])
+    let heading = ["QUEUE", "MESSAGES", "BYTES", "APPENDED", "SUBSCRIPTIONS", "DURABILITY", "RETENTION", "SUBJECTS"];
+    table::print(&heading, &rows(&answer["queues"], row), &[1, 2, 3, 4])
 }
 
 fn print_queue(answer: &Value) -> io::Result<()> {
     let queue = &answer["queue"];
+    let age = queue["retention_age_ms"].as_u64().map(|ms| format!(" of {}", duration(ms))).unwrap_or_default();
     say!("queue         {}", text(&queue["name"]))?;
     say!("subjects      {}", texts(&queue["subjects"]))?;
     say!("messages      {} of {} appended", number(&queue["messages"]), number(&queue["next_offset"]))?;
-    say!("kept          {}, {}", text(&queue["durability"]), text(&queue["retention"]))?;
+    say!("bytes         {}", number(&queue["bytes"]))?;
+    say!("oldest        {}", oldest(queue))?;
+    say!("kept          {}, {}{age}", text(&queue["durability"]), text(&queue["retention"]))?;
+    say!("holds         {}", holds(queue))?;
+    say!("in flight     at most {} a subscription", number(&queue["in_flight_max"]))?;
+    say!("ack deadline  {}", queue["ack_deadline_ms"].as_u64().filter(|ms| *ms > 0).map_or("none".into(), duration))?;
     say!("max attempts  {}", number(&queue["attempts_max"]))?;
     say!("dead letter   {}", queue["dead_letter"].as_str().unwrap_or("none"))?;
     say!("")?;
     let fields = ["consumers", "waiting", "in_flight", "parked", "acked", "filtered", "dropped", "dead_lettered"];
     let row = |subscription: &Value| {
         let counts = fields.iter().map(|field| number(&subscription[*field]));
-        std::iter::once(text(&subscription["name"])).chain(counts).collect()
+        [text(&subscription["name"]), text(&subscription["mode"])].into_iter().chain(counts).collect()
     };
     let heading =
-        ["SUBSCRIPTION", "CONSUMERS", "WAITING", "IN FLIGHT", "PARKED", "ACKED", "FILTERED", "DROPPED", "DEAD"];
-    table::print(&heading, &rows(&queue["subscriptions"], row), &[1, 2, 3, 4, 5, 6, 7, 8])
+        ["SUBSCRIPTION", "MODE", "CONSUMERS", "WAITING", "IN FLIGHT", "PARKED", "ACKED", "FILTERED", "DROPPED", "DEAD"];
+    table::print(&heading, &rows(&queue["subscriptions"], row), &[2, 3, 4, 5, 6, 7, 8, 9])
+}
+
+/// The oldest message that is still needed, and by whom.
+fn oldest(queue: &Value) -> String {
+    if queue["messages"].as_u64() == Some(0) {
+        return "none".into();
+    }
+    let offset = format!("offset {}", number(&queue["first_offset"]));
+    match queue["pinned_by"].as_str() {
+        Some(name) => format!("{offset}, needed by {name}"),
+        None => offset,
+    }
+}
+
+/// How much a queue takes, and what comes then.
+fn holds(queue: &Value) -> String {
+    let messages = queue["messages_max"].as_u64().map(|most| format!("{} messages", table::count(most)));
+    let bytes = queue["bytes_max"].as_u64().map(|most| ByteSize(most).to_string());
+    let limits: Vec<String> = messages.into_iter().chain(bytes).collect();
+    if limits.is_empty() {
+        "any number".into()
+    } else {
+        format!("{}, then {}", limits.join(", "), text(&queue["on_full"]))
+    }
+}
+
+fn duration(ms: u64) -> String {
+    humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
 }
 
 fn print_routes(answer: &Value) -> io::Result<()> {

@@ -42,6 +42,13 @@ pub(crate) struct Args {
     file: Option<PathBuf>,
     #[command(flatten)]
     mapping: Mapping,
+    /// Publishes under this name: in order and exactly once over lost connections, without ids. Whoever had the name is
+    /// fenced.
+    #[arg(long)]
+    name: Option<String>,
+    /// Sends again what the router has no room for now, with growing pauses.
+    #[arg(long)]
+    retry_refused: bool,
     /// Ends with the counts as a JSON object.
     #[arg(long)]
     json: bool,
@@ -60,7 +67,9 @@ pub(super) struct Counts {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     args.mapping.check().context("invalid arguments")?;
     let client = args.server.connect().await?;
-    let publisher = client.publisher(PublisherOptions::default()).await?;
+    let options =
+        PublisherOptions { name: args.name.clone(), retry_refused: args.retry_refused, ..PublisherOptions::default() };
+    let publisher = client.publisher(options).await?;
     let begun = Instant::now();
     let progress = progress_bar();
     let (sender, receipts) = mpsc::channel(RECEIPTS_MAX);

@@ -22,6 +22,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
+    ignore_file_size_signal();
     let (tls, certificate) = tls::server_config(config.listen.quic, config.tls.as_ref())?;
     let stop = CancellationToken::new();
     // Before anything is started, so that a signal on the way is not lost.
@@ -50,4 +51,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     app.run(stop).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// A limit on the size of files is then an error of the write that passes it, as a full disk is, not the end.
+#[allow(unsafe_code, reason = "there is no other way to set the action of this signal to ignore")]
+fn ignore_file_size_signal() {
+    // SAFETY: SIG_IGN is a valid action, SIGXFSZ may be ignored, and no handler runs for it.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
 }

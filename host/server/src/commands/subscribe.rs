@@ -2,9 +2,10 @@
 
 use std::io::{self, ErrorKind, Write as _};
 use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use quipu_client::{Delivery, Start, Subscribe, Subscriber};
+use quipu_client::{Delivery, Mode, Start, Subscribe, Subscriber};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -22,8 +23,17 @@ pub(crate) struct Args {
     #[arg(long, short = 'n', value_name = "N")]
     count: Option<u64>,
     /// A new subscription starts with the next message published, not with the first that is there.
-    #[arg(long)]
+    #[arg(long, group = "start")]
     new: bool,
+    /// A new subscription starts with the message at this offset.
+    #[arg(long, group = "start", value_name = "N")]
+    from_offset: Option<u64>,
+    /// A new subscription starts with what was published so long ago, as 1h30m.
+    #[arg(long, group = "start", value_parser = humantime::parse_duration, value_name = "AGE")]
+    since: Option<Duration>,
+    /// How the subscription's consumers share it; fixed when it is made.
+    #[arg(long, value_enum, default_value_t = Sharing::Shared)]
+    mode: Sharing,
     /// Prints each message as a JSON object with its headers, not the payload alone.
     #[arg(long)]
     json: bool,
@@ -37,7 +47,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let client = args.server.connect().await?;
     let mut subscribe = Subscribe::new(&args.queue, &args.subscription);
-    subscribe.start = if args.new { Start::New } else { Start::First };
+    subscribe.mode = args.mode.into();
+    subscribe.start = args.start();
     // No more than what will be printed, so that the others get the rest.
     let wanted = args.count.and_then(|count| u32::try_from(count).ok()).unwrap_or(u32::MAX);
     subscribe.prefetch = args.prefetch.min(wanted.max(1));
@@ -73,6 +84,41 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let closed = close(subscriber).await;
     client.close().await;
     ended.and(closed).map(|()| ExitCode::SUCCESS)
+}
+
+/// How the consumers of a subscription share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Sharing {
+    /// Each message goes to whichever has room.
+    Shared,
+    /// Messages of one key go to one of them, in order.
+    KeyShared,
+    /// All go to the one that came first.
+    Exclusive,
+}
+
+impl From<Sharing> for Mode {
+    fn from(sharing: Sharing) -> Self {
+        match sharing {
+            Sharing::Shared => Self::Shared,
+            Sharing::KeyShared => Self::KeyShared,
+            Sharing::Exclusive => Self::Exclusive,
+        }
+    }
+}
+
+impl Args {
+    fn start(&self) -> Start {
+        match (self.new, self.from_offset, self.since) {
+            (true, ..) => Start::New,
+            (false, Some(offset), _) => Start::Offset(offset),
+            (false, None, Some(age)) => {
+                let at = SystemTime::now().checked_sub(age).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                Start::Time(at.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+            }
+            (false, None, None) => Start::First,
+        }
+    }
 }
 
 fn print(delivery: &Delivery, json: bool) -> io::Result<()> {
@@ -111,6 +157,7 @@ fn as_json(delivery: &Delivery) -> String {
         "published_ms": message.published_ms,
         "offset": delivery.offset,
         "attempt": delivery.attempt,
+        "crashes": delivery.crashes,
     });
     match std::str::from_utf8(&message.payload) {
         Ok(text) => object["payload"] = text.into(),

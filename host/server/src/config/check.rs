@@ -14,7 +14,7 @@ use super::problem::{Problem, join};
 use super::raw::{self, Given, Named, Raw, Table};
 use super::units::{ByteSize, HumanDuration};
 use super::{
-    Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, StoreConfig, TlsFiles, graph, queues, routes,
+    Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, StoreConfig, TlsFiles, graph, limits, queues, routes,
 };
 
 const BACKOFF_STEPS_MAX: usize = 16;
@@ -53,6 +53,7 @@ impl Checker<'_> {
         let listen = self.listen(raw.listen.0);
         let tls =
             raw.tls.map(|Table(tls)| TlsFiles { certificate: base.join(tls.certificate), key: base.join(tls.key) });
+        let limits = limits::check(self, raw.limits.0);
         let store = self.store(raw.store.0);
         let plugins = self.plugins(raw.plugins.0);
         let plugin = self.each_plugin(raw.plugin);
@@ -66,7 +67,7 @@ impl Checker<'_> {
             routes::check_dead_letters(self, &routes, &queues);
         }
         let routes = routes.into_iter().map(|route| route.value).collect();
-        Config { listen, tls, store, plugins, plugin, queues, routes }
+        Config { listen, tls, limits, store, plugins, plugin, queues, routes }
     }
 
     fn listen(&mut self, raw: raw::Listen) -> ListenConfig {
@@ -94,11 +95,13 @@ impl Checker<'_> {
         }
         let segment = self.within(raw.journal_segment, key, ByteSize(1 << 20)..=ByteSize(1 << 30));
         let memory = self.within(raw.memory, "store.memory", ByteSize(0)..=ByteSize(usize::MAX as u64));
+        let reserve = self.within(raw.disk_reserve, "store.disk_reserve", ByteSize(0)..=ByteSize(1 << 40));
         StoreConfig {
             path: self.base.join(raw.path.as_deref().unwrap_or(Path::new("data"))),
             journal_segments: self.within(raw.journal_segments, "store.journal_segments", 2..=16).unwrap_or(4),
             journal_segment_bytes: segment.map_or(64 << 20, bytes),
             memory_bytes: memory.map_or(256 << 20, bytes),
+            disk_reserve_bytes: reserve.map_or(64 << 20, |reserve| reserve.0),
         }
     }
 
@@ -217,6 +220,6 @@ impl Checker<'_> {
 }
 
 /// Saturates where memory cannot have as many bytes; ranges have been checked.
-fn bytes(size: ByteSize) -> usize {
+pub(super) fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.0).unwrap_or(usize::MAX)
 }

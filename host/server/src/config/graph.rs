@@ -40,17 +40,17 @@ pub(super) fn check(queues: &[QueueConfig], outputs: &[Placed<Output>], report: 
 }
 
 /// Which queues take a subject.
-struct Takers<'a> {
+pub(super) struct Takers<'a> {
     queues: &'a [QueueConfig],
     by_name: HashMap<&'a Subject, usize>,
 }
 
 impl<'a> Takers<'a> {
-    fn new(queues: &'a [QueueConfig]) -> Self {
+    pub(super) fn new(queues: &'a [QueueConfig]) -> Self {
         Self { queues, by_name: queues.iter().enumerate().map(|(n, queue)| (&queue.name, n)).collect() }
     }
 
-    fn of(&self, subject: &Subject) -> Vec<usize> {
+    pub(super) fn of(&self, subject: &Subject) -> Vec<usize> {
         let named = self.by_name.get(subject).copied();
         let by_pattern = |&n: &usize| self.queues[n].subjects.iter().any(|pattern| pattern.matches(subject));
         (0..self.queues.len()).filter(|n| Some(*n) == named || by_pattern(n)).collect()

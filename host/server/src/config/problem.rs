@@ -108,7 +108,9 @@ fn is_header(text: &str, at: usize) -> bool {
 fn mismatch(said: &str) -> Option<String> {
     if let Some((found, known)) = between(said, "unknown variant `", "`, expected ") {
         let known: Vec<String> = known.split('`').skip(1).step_by(2).map(|name| format!("{name:?}")).collect();
-        return Some(format!("expected {}, found {found:?}", known.join(" or ")));
+        let (last, others) = known.split_last()?;
+        let or = if others.is_empty() { "" } else { " or " };
+        return Some(format!("expected {}{or}{last}, found {found:?}", others.join(", ")));
     }
     let said = said.strip_prefix("invalid type: ").or_else(|| said.strip_prefix("invalid value: "))?;
     let (found, expected) = said.rsplit_once(", expected ")?;
@@ -124,7 +126,7 @@ fn mismatch(said: &str) -> Option<String> {
     let expected = match expected {
         "a map" => "a table",
         "a sequence" => "an array",
-        "u32" | "usize" => "a whole number",
+        "u32" | "u64" | "usize" => "a whole number",
         "path string" => "a path",
         other => other,
     };

@@ -7,13 +7,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::PathBuf;
 
+use quipu_queue::{Durability, OnFull};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use toml::Spanned;
 
-use super::Start;
 use super::units::{ByteSize, HumanDuration};
+use super::{Order, Start};
 
 /// A value that has a default, with its place.
 pub(super) type Given<T> = Option<Spanned<T>>;
@@ -25,6 +26,7 @@ pub(super) type Named<T> = BTreeMap<String, Spanned<Table<T>>>;
 pub(super) struct Raw {
     pub(super) listen: Table<Listen>,
     pub(super) tls: Option<Table<Tls>>,
+    pub(super) limits: Table<Limits>,
     pub(super) store: Table<Store>,
     pub(super) plugins: Table<Plugins>,
     pub(super) plugin: Named<Plugin>,
@@ -37,6 +39,17 @@ pub(super) struct Raw {
 pub(super) struct Listen {
     pub(super) quic: Given<String>,
     pub(super) grace: Given<HumanDuration>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Limits {
+    pub(super) sessions: Given<usize>,
+    pub(super) publishers: Given<usize>,
+    pub(super) consumers: Given<usize>,
+    pub(super) connection_window: Given<ByteSize>,
+    pub(super) message: Given<ByteSize>,
+    pub(super) ingest: Given<ByteSize>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -53,6 +66,7 @@ pub(super) struct Store {
     pub(super) journal_segments: Given<usize>,
     pub(super) journal_segment: Given<ByteSize>,
     pub(super) memory: Given<ByteSize>,
+    pub(super) disk_reserve: Given<ByteSize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -78,6 +92,24 @@ pub(super) struct Queue {
     pub(super) max_attempts: Given<u32>,
     pub(super) backoff: Given<Vec<Spanned<HumanDuration>>>,
     pub(super) dead_letter: Given<String>,
+    pub(super) durability: Given<Durability>,
+    pub(super) retention: Given<Kept>,
+    pub(super) retention_age: Given<HumanDuration>,
+    pub(super) retention_bytes: Given<ByteSize>,
+    pub(super) retention_messages: Given<u64>,
+    pub(super) max_messages: Given<u64>,
+    pub(super) max_bytes: Given<ByteSize>,
+    pub(super) on_full: Given<OnFull>,
+    pub(super) max_in_flight: Given<u32>,
+    pub(super) ack_deadline: Given<HumanDuration>,
+}
+
+/// `retention`, without how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kept {
+    Work,
+    Log,
 }
 
 #[derive(Debug, Deserialize)]
@@ -96,6 +128,9 @@ pub(super) struct Route {
     pub(super) plugins: Vec<Spanned<Table<Use>>>,
     #[serde(default)]
     pub(super) to: Vec<Spanned<String>>,
+    pub(super) parallel: Given<usize>,
+    #[serde(default)]
+    pub(super) order: Order,
     pub(super) on_error: Option<Table<OnError>>,
 }
 

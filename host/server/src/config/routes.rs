@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use quipu_protocol::Subject;
-use quipu_router::Condition;
+use quipu_router::{Condition, LANES_MAX};
 use toml::Spanned;
 
 use super::check::{Checker, Placed};
@@ -72,6 +72,7 @@ fn check_route(
     let otherwise = checker.list(raw.otherwise, &of("else"), ROUTE_SUBJECTS_MAX, Template::new);
     let on_error = raw.on_error.map(|Table(raw)| raw).unwrap_or_default();
     let on_error = check_on_error(checker, on_error, &of("on_error"), from.as_ref());
+    let parallel = checker.within(raw.parallel, &of("parallel"), 1..=LANES_MAX).unwrap_or(1);
     let (name, from) = (raw.name.into_inner(), from?);
     for Placed { value: template, key, span } in to.iter().chain(&otherwise) {
         outputs.extend(template.fixed().map(|subject| Placed {
@@ -82,7 +83,8 @@ fn check_route(
     }
     let bare = |templates: Vec<Placed<Template>>| templates.into_iter().map(|template| template.value).collect();
     let (to, otherwise, when) = (bare(to), bare(otherwise), raw.when.map(Spanned::into_inner));
-    let value = RouteConfig { name, from, start: raw.start, when, otherwise, plugins, to, on_error };
+    let (start, order) = (raw.start, raw.order);
+    let value = RouteConfig { name, from, start, when, otherwise, plugins, to, parallel, order, on_error };
     Some(Placed { value, key, span })
 }
 

@@ -1,6 +1,7 @@
 //! The configuration as its writers meet it: text in, problems out.
 
 use expect_test::{Expect, expect};
+use quipu_queue::OnFull;
 
 use super::*;
 
@@ -142,8 +143,9 @@ fn nothing_said_is_enough() {
         journal_segments: 4,
         journal_segment_bytes: 64 << 20,
         memory_bytes: 256 << 20,
+        disk_reserve_bytes: 64 << 20,
     };
-    assert_eq!(config.store, store);
+    assert_eq!((config.store, config.limits), (store, LimitsConfig::default()));
     assert_eq!((config.tls, config.plugins.dir), (None, None));
     assert!(config.plugins.workers >= 2);
 }
@@ -229,6 +231,87 @@ fn queues_of_dead_letters_end_there() {
 }
 
 #[test]
+fn queues_promise_keep_and_hold_what_they_say() {
+    let config = good(
+        r#"
+        [store]
+        disk_reserve = "1MiB"
+        [limits]
+        sessions = 16
+        publishers = 8
+        consumers = 4
+        connection_window = "1MiB"
+        message = "256KiB"
+        ingest = "16MiB"
+        [queue.a]
+        durability = "buffered"
+        retention = "log"
+        retention_age = "7days"
+        retention_bytes = "1GiB"
+        retention_messages = 1000
+        [queue.b]
+        durability = "memory"
+        max_messages = 10
+        max_bytes = "1MiB"
+        on_full = "drop-oldest"
+        max_in_flight = 1000000
+        ack_deadline = "0s"
+        [queue.c]
+        "#,
+    );
+    assert_eq!(config.store.disk_reserve_bytes, 1 << 20);
+    let limits = LimitsConfig {
+        sessions: 16,
+        publishers: 8,
+        consumers: 4,
+        connection_window_bytes: 1 << 20,
+        message_bytes: 256 << 10,
+        ingest_bytes: 16 << 20,
+    };
+    assert_eq!(config.limits, limits);
+    let [a, b, c] = &config.queues[..] else { panic!("three queues") };
+    let log = Retention::Log { age_ms: Some(604_800_000), bytes: Some(1 << 30), messages: Some(1_000) };
+    assert_eq!((a.durability, a.retention), (Durability::Buffered, log));
+    let limits = QueueLimits { messages: Some(10), bytes: Some(1 << 20), on_full: OnFull::DropOldest };
+    assert_eq!((b.durability, b.limits), (Durability::Memory, limits));
+    assert_eq!((b.in_flight_max, b.ack_deadline), (1_000_000, Duration::ZERO));
+    assert_eq!((c.durability, c.retention, c.limits), (Durability::Synced, Retention::Work, QueueLimits::default()));
+    assert_eq!((c.in_flight_max, c.ack_deadline), (10_000, Duration::from_secs(30)));
+}
+
+#[test]
+fn queues_and_limits_say_what_they_cannot_be() {
+    check_all(
+        "[limits]\nsessions = 0\nmessage = \"9MiB\"\nconnection_window = \"1KiB\"\ningest = \"1MiB\"\n\
+         [queue.q]\nretention_age = \"1day\"\nretention_messages = 5\nmax_messages = 0\nmax_in_flight = 1000001\n\
+         ack_deadline = \"13h\"\n[queue.l]\nretention = \"log\"\nretention_age = \"1ms\"\nmax_bytes = 0",
+        &expect![[r#"
+            quipu.toml:2:12: limits.sessions: expected 1 to 65536, found 0
+            quipu.toml:3:11: limits.message: expected 64KiB to 8MiB, found 9MiB
+            quipu.toml:4:21: limits.connection_window: expected 256KiB to 64MiB, found 1KiB
+            quipu.toml:5:10: limits.ingest: expected 16MiB to 1024GiB, found 1MiB
+            quipu.toml:7:17: queue.q.retention_age: `retention_age` is for logs: add `retention = "log"`
+            quipu.toml:8:22: queue.q.retention_messages: `retention_messages` is for logs: add `retention = "log"`
+            quipu.toml:9:16: queue.q.max_messages: expected 1 to 1000000000000, found 0
+            quipu.toml:10:17: queue.q.max_in_flight: expected 1 to 1000000, found 1000001
+            quipu.toml:11:16: queue.q.ack_deadline: expected 0s to 12h, found 13h
+            quipu.toml:14:17: queue.l.retention_age: expected 1s to 10years, found 1ms
+            quipu.toml:15:13: queue.l.max_bytes: expected 1 bytes to 1048576GiB, found 0 bytes"#]],
+    );
+    check(
+        "[queue.q]\ndurability = \"fast\"",
+        r#"2:14: queue.q.durability: expected "memory", "buffered" or "synced", found "fast""#,
+    );
+    check(
+        "[queue.q]\non_full = \"wait\"",
+        r#"2:11: queue.q.on_full: expected "reject", "drop-oldest" or "block", found "wait""#,
+    );
+    check(&with_route("to = [\"out\"]\nparallel = 65"), "7:12: route[0].parallel: expected 1 to 64, found 65");
+    check(&with_route("order = \"all\""), r#"6:9: route[0].order: expected "key" or "none", found "all""#);
+    check("[queue.q]\nretention = \"all\"", r#"2:13: queue.q.retention: expected "work" or "log", found "all""#);
+}
+
+#[test]
 fn wrong_types_say_what_was_expected() {
     check("[listen]\nquic = 4433", "2:8: listen.quic: expected a string, found 4433");
     check("[listen]\n  grace = 8", r#"2:11: listen.grace: expected a duration such as "50ms", found 8"#);
@@ -282,8 +365,10 @@ fn unknown_keys_name_the_nearest() {
     check("[lisen]", "1:2: lisen: unknown key; did you mean `listen`?");
     check("[queue.orders]\nsubject = [\"a\"]", "2:1: queue.orders.subject: unknown key; did you mean `subjects`?");
     check(
-        "[queue.orders]\nretention = \"log\"",
-        "2:1: queue.orders.retention: unknown key; the keys here are `subjects`, `max_attempts`, `backoff`, `dead_letter`",
+        "[queue.orders]\nlifetime = \"1s\"",
+        "2:1: queue.orders.lifetime: unknown key; the keys here are `subjects`, `max_attempts`, `backoff`, \
+         `dead_letter`, `durability`, `retention`, `retention_age`, `retention_bytes`, `retention_messages`, \
+         `max_messages`, `max_bytes`, `on_full`, `max_in_flight`, `ack_deadline`",
     );
     check(
         "[queue.region.us]\nsubjects = [\"a\"]",
@@ -300,7 +385,7 @@ fn unknown_keys_name_the_nearest() {
     );
     check(
         &with_route("or = [\"a\"]"),
-        "6:1: route[0].or: unknown key; the keys here are `name`, `from`, `start`, `when`, `else`, `plugins`, `to`, `on_error`",
+        "6:1: route[0].or: unknown key; the keys here are `name`, `from`, `start`, `when`, `else`, `plugins`, `to`, `parallel`, `order`, `on_error`",
     );
     check("[tls]\nkey = \"k\"", "1:1: tls: the key `certificate` is missing");
     check("[[route]]\nfrom = \"q\"", "1:1: route[0]: the key `name` is missing");

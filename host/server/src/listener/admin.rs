@@ -1,4 +1,9 @@
-//! An admin stream: one call, one answer, both JSON.
+//! An admin stream: one call, one answer, both JSON. A call is short; what takes long is called again until it is done.
+
+mod ledger;
+mod longer;
+mod redrive;
+mod status;
 
 use std::sync::Arc;
 
@@ -6,16 +11,23 @@ use bytes::Bytes;
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Frame;
 use quipu_protocol::proto;
+use quipu_queue::{StoreFailed, StoreInfo};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
 use crate::services::Services;
+pub(crate) use longer::Longer;
 
 /// Longest arguments of a call, in bytes.
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
+/// Calls that are answered at a time; the rest waits.
+pub(crate) const CALLS_MAX: usize = 16;
+const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, plugin.list, status, store.backup, \
+                       store.compact";
 
 pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
+    let _turn = services.calls.acquire().await;
     match answer(&call.method, payload, &services).await {
         Ok(value) => {
             let answer = Frame::with_payload(proto::AdminAnswer {}, value.to_string().into());
@@ -29,7 +41,7 @@ pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: Fra
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct QueueShow {
+struct OneQueue {
     queue: String,
 }
 
@@ -37,20 +49,19 @@ struct QueueShow {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-async fn answer(method: &str, payload: &Bytes, services: &Services) -> Result<Value, proto::Error> {
+async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Result<Value, proto::Error> {
     match method {
         "queue.list" => {
             let Nothing {} = arguments(method, payload)?;
-            let queues = services.store.queues().await.map_err(|e| Code::Unavailable.error(e.to_string()))?;
-            Ok(json!({ "queues": queues }))
+            Ok(json!({ "queues": info(services).await?.queues }))
         }
         "queue.show" => {
-            let QueueShow { queue } = arguments(method, payload)?;
-            let queues = services.store.queues().await.map_err(|e| Code::Unavailable.error(e.to_string()))?;
-            let found = queues.into_iter().find(|known| known.name == queue);
-            let found = found.ok_or_else(|| Code::UnknownQueue.error(format!("there is no queue {queue:?}")))?;
-            Ok(json!({ "queue": found }))
+            let OneQueue { queue } = arguments(method, payload)?;
+            let found = info(services).await?.queues.into_iter().find(|known| known.name == queue);
+            Ok(json!({ "queue": found.ok_or_else(|| no_queue(&queue))? }))
         }
+        "queue.redrive" => redrive::redrive(services, arguments(method, payload)?).await,
+        "ledger" => ledger::ledger(services, arguments(method, payload)?).await,
         "route.list" => {
             let Nothing {} = arguments(method, payload)?;
             Ok(json!({ "routes": services.router.routes() }))
@@ -59,11 +70,29 @@ async fn answer(method: &str, payload: &Bytes, services: &Services) -> Result<Va
             let Nothing {} = arguments(method, payload)?;
             Ok(json!({ "plugins": services.plugins }))
         }
-        unknown => {
-            let methods = "queue.list, queue.show, route.list, plugin.list";
-            Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {methods}")))
+        "status" => {
+            let Nothing {} = arguments(method, payload)?;
+            status::status(services).await
         }
+        "store.backup" => longer::backup(services, arguments(method, payload)?).await,
+        "store.compact" => {
+            let Nothing {} = arguments(method, payload)?;
+            longer::compact(services).await
+        }
+        unknown => Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {METHODS}"))),
     }
+}
+
+async fn info(services: &Services) -> Result<StoreInfo, proto::Error> {
+    services.store.info().await.map_err(unavailable)
+}
+
+fn unavailable(e: StoreFailed) -> proto::Error {
+    Code::Unavailable.error(e.to_string())
+}
+
+fn no_queue(name: &str) -> proto::Error {
+    Code::UnknownQueue.error(format!("there is no queue {name:?}"))
 }
 
 fn arguments<T: for<'de> Deserialize<'de>>(method: &str, payload: &Bytes) -> Result<T, proto::Error> {

@@ -1,39 +1,35 @@
 //! A publisher stream.
 //!
 //! The reading side never stops reading: what a client may have under way is bounded by credit, not by the stream, so
-//! that a client whose publishers stand still can still settle. Receipts leave by a task of their own.
+//! that a client whose publishers stand still can still settle. Receipts leave by a task of their own; credit comes with
+//! them, so that who publishes into a full queue that blocks gets none until there is room.
+
+mod names;
+mod receipts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prost::Message as _;
-use quinn::WriteError;
 use quipu_protocol::code::Code;
-use quipu_protocol::frame::{Body, Frame};
-use quipu_protocol::limits::{FRAME_ELEMENTS_MAX, RECEIPT_RESULTS_MAX};
-use quipu_protocol::{Message, MessageId, proto};
-use quipu_queue::{PublishError, Published, Receipt, StoreFailed};
+use quipu_protocol::frame::Body;
+use quipu_protocol::{Message, MessageId, PublisherName, proto};
+use quipu_queue::{OpenPublisherError, PublishError, Published, Receipt, StoreFailed};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use super::frames::{FrameReader, FrameWriter, ReadFrameError};
+use super::frames::{FrameReader, FrameWriter, Incoming, ReadFrameError};
+use super::ingest::{Room, Share};
 use crate::services::Services;
+use names::Named;
+pub(crate) use names::Names;
 
 /// Messages that a publisher may have under way.
-const WINDOW_MESSAGES: u64 = 1_024;
-/// Bytes that a publisher may have under way; the message that passes the mark may be larger.
-const WINDOW_BYTES: u64 = 4 << 20;
+pub(crate) const WINDOW_MESSAGES: u64 = 1_024;
 /// Messages handed to the store at once.
 const BATCH_MESSAGES: usize = 256;
 /// Bytes handed to the store at once, near enough.
 const BATCH_BYTES: u64 = 1 << 20;
-/// Bytes of receipts written at once, near enough.
-const WRITE_BYTES: usize = 64 << 10;
-
-/// Bytes of results in one receipt, near enough: a frame's header holds more.
-const RECEIPT_BYTES: usize = 256 << 10;
-/// Elements in one receipt, with room for its own fields.
-const RECEIPT_ELEMENTS: usize = FRAME_ELEMENTS_MAX - 16;
 
 type Answer = oneshot::Receiver<Result<Vec<Result<Receipt, PublishError>>, StoreFailed>>;
 type Results = Option<Result<Vec<Result<Receipt, PublishError>>, StoreFailed>>;
@@ -52,13 +48,15 @@ struct Batch {
     /// One for each message, in order: whether it went to the store.
     taken: Vec<Result<(), proto::Error>>,
     answer: Option<Answer>,
+    /// What they take until they are answered.
+    room: Option<Room>,
 }
 
 /// What the publisher may send in total, by what was answered so far.
-#[derive(Default)]
 struct Granted {
     messages: AtomicU64,
     bytes: AtomicU64,
+    share: Share,
 }
 
 pub(super) async fn run(
@@ -67,37 +65,80 @@ pub(super) async fn run(
     mut writer: FrameWriter,
     services: Arc<Services>,
 ) {
-    if !open.name.is_empty() || open.epoch != 0 {
-        let text = "named publishers are not offered by this router; leave name and epoch empty";
-        return writer.fail(Code::Unsupported.error(text)).await;
-    }
-    let granted = Arc::new(Granted::default());
-    let credit = granted.raise(0, 0);
-    if writer.send(proto::Opened { last_sequence: 0, credit: Some(credit) }).await.is_err() {
+    let Some(_place) = services.publishers.take() else {
+        let text =
+            format!("this router takes {} publishers at a time (`limits.publishers`)", services.publishers.max());
+        return writer.fail(Code::Busy.error(text)).await;
+    };
+    let (source, named) = match open_source(&open, &services).await {
+        Ok(opened) => opened,
+        Err(error) => return writer.fail(error).await,
+    };
+    let share = services.ingest.join();
+    let granted = Arc::new(Granted { messages: AtomicU64::new(0), bytes: AtomicU64::new(0), share });
+    let credit = Some(granted.raise(0, 0));
+    let (last_sequence, epoch) = (source.last_sequence, source.epoch);
+    if writer.send(proto::Opened { last_sequence, credit, epoch }).await.is_err() {
         return;
     }
     // Every batch holds at least one message, so the window bounds how many can wait.
     let capacity = usize::try_from(WINDOW_MESSAGES).unwrap_or(usize::MAX) + 2;
     let (sender, receiver) = mpsc::channel(capacity);
     let stopped = writer.stopped();
-    let receipts = tokio::spawn(write_receipts(writer, receiver, granted.clone()));
-    let publisher = Publisher { reader, services, granted, sequence: 0, messages: 0, bytes: 0 };
+    let mut receipts = tokio::spawn(receipts::write(writer, receiver, granted.clone()));
+    let is_named = named.is_some();
+    let fenced = named.as_ref().map_or_else(CancellationToken::new, |named| named.fenced.clone());
+    let mut publisher =
+        Publisher { reader, services, source, is_named, granted, sequence: last_sequence, messages: 0, bytes: 0 };
     tokio::select! {
-        listens = publisher.read(sender) => if !listens {
+        listens = publisher.read(sender.clone()) => if !listens {
             // A client that reset its side may leave the other one open and unread for ever.
             receipts.abort();
         },
         // A client that takes no receipts does not publish either.
         () = stopped => receipts.abort(),
+        () = fenced.cancelled() => {
+            publisher.reader.stop(Code::Fenced);
+            let text = format!("publisher {:?} was opened again elsewhere, and this one is over", open.name);
+            // Ignored: then it has said why the stream is over.
+            sender.send(Said::Fail(Code::Fenced.error(text))).await.ok();
+        },
+        // It has said why the stream is over.
+        _ = &mut receipts => return publisher.reader.stop(Code::Fenced),
     }
+    drop(sender);
     // Ignored: that task does not panic, and one that is cancelled has nobody to write to.
     receipts.await.ok();
+}
+
+/// The source of the messages and, with a name, the place that a later one of this name takes over.
+async fn open_source(
+    open: &proto::OpenPublisher,
+    services: &Services,
+) -> Result<(quipu_queue::Publisher, Option<Named>), proto::Error> {
+    if open.name.is_empty() {
+        return match open.epoch {
+            0 => Ok((services.store.publisher(), None)),
+            _ => Err(Code::InvalidCall.error("an epoch is a named publisher's; without a name it is 0")),
+        };
+    }
+    let name = PublisherName::new(&open.name).map_err(|e| Code::InvalidCall.error(e.to_string()))?;
+    let opened = services.names.open(name.as_str(), services.store.named_publisher(name.as_str(), open.epoch)).await;
+    let (source, named) = opened.map_err(|e| match e {
+        OpenPublisherError::Fenced(_) => Code::Fenced.error(e.to_string()),
+        OpenPublisherError::TooMany => Code::Busy.error(e.to_string()),
+        OpenPublisherError::Failed(_) => Code::Unavailable.error(e.to_string()),
+    })?;
+    Ok((source, Some(named)))
 }
 
 struct Publisher {
     reader: FrameReader,
     services: Arc<Services>,
+    source: quipu_queue::Publisher,
+    is_named: bool,
     granted: Arc<Granted>,
+    /// Of the last message that came.
     sequence: u64,
     messages: u64,
     bytes: u64,
@@ -105,7 +146,7 @@ struct Publisher {
 
 impl Publisher {
     /// Reads until the end, which it says last; whether the client still listens.
-    async fn read(mut self, said: mpsc::Sender<Said>) -> bool {
+    async fn read(&mut self, said: mpsc::Sender<Said>) -> bool {
         let last = loop {
             match self.read_batch().await {
                 Ok((batch, end)) => {
@@ -134,17 +175,14 @@ impl Publisher {
     /// Takes what is there, at least one frame; also whether that was the end.
     async fn read_batch(&mut self) -> Result<(Option<Batch>, bool), Option<proto::Error>> {
         let read = |e: ReadFrameError| e.to_error();
-        let mut next = self.reader.next().await.map_err(read)?;
-        let mut batch = Batch { first: self.sequence + 1, bytes: 0, taken: Vec::new(), answer: None };
+        let mut next = self.reader.incoming().await.map_err(read)?;
+        let mut batch = Batch { first: 0, bytes: 0, taken: Vec::new(), answer: None, room: None };
         let mut messages = Vec::new();
         let mut failed = None;
         let end = loop {
-            let Some((frame, length)) = next else { break true };
-            match self.take(frame, length) {
-                Ok(Some(published)) => {
-                    batch.bytes += length;
-                    batch.taken.push(published.map(|published| messages.push(published)));
-                }
+            let Some(incoming) = next else { break true };
+            match self.take(incoming, &mut batch) {
+                Ok(Some(published)) => batch.taken.push(published.map(|published| messages.push(published))),
                 Ok(None) => break true,
                 Err(error) => {
                     failed = Some(error);
@@ -165,7 +203,7 @@ impl Publisher {
         };
         if !messages.is_empty() {
             // An error here is the same as an answer that never comes.
-            batch.answer = self.services.store.submit(messages).await.ok();
+            batch.answer = self.source.submit(messages).await.ok();
         }
         match failed {
             // What came before the error is stored; its receipts are lost with the stream.
@@ -175,7 +213,23 @@ impl Publisher {
     }
 
     /// One frame: a message, or why it is refused; none at `End`. An error is for the whole stream.
-    fn take(&mut self, frame: Frame, length: u64) -> Result<Option<Result<Published, proto::Error>>, proto::Error> {
+    fn take(
+        &mut self,
+        incoming: Incoming,
+        batch: &mut Batch,
+    ) -> Result<Option<Result<Published, proto::Error>>, proto::Error> {
+        let overloaded =
+            || Code::Overloaded.error("publishers send more than the router can take in; publish it later");
+        let (frame, length, room) = match incoming {
+            Incoming::Frame(frame, length, room) => (frame, length, room),
+            Incoming::Refused(sequence, length) => {
+                // Only the first of a named publisher may be any.
+                let first_of_named = self.is_named && self.messages == 0;
+                let next = if first_of_named { None } else { Some(self.sequence + 1) };
+                self.begin(sequence.or(next).ok_or_else(overloaded)?, length, batch)?;
+                return Ok(Some(Err(overloaded())));
+            }
+        };
         let publish = match frame.body {
             Body::Publish(publish) => publish,
             Body::End(_) => return Ok(None),
@@ -183,38 +237,60 @@ impl Publisher {
                 return Err(Code::Protocol.error(format!("{} does not belong on a publisher stream", other.name())));
             }
         };
-        if publish.sequence != self.sequence + 1 {
-            let text = format!("sequence {} where {} is next", publish.sequence, self.sequence + 1);
+        self.begin(publish.sequence, length, batch)?;
+        match &mut batch.room {
+            Some(all) => all.add(room),
+            none => *none = Some(room),
+        }
+        Ok(Some(self.message(&publish, frame.payload)))
+    }
+
+    /// A `Publish` came: counts it where it may.
+    fn begin(&mut self, sequence: u64, length: u64, batch: &mut Batch) -> Result<(), proto::Error> {
+        let may_be_any = self.is_named && self.messages == 0;
+        if sequence == 0 || (sequence != self.sequence + 1 && !may_be_any) {
+            let text = format!("sequence {sequence} where {} is next", self.sequence + 1);
             return Err(Code::Protocol.error(text));
         }
         if !self.granted.allows(self.messages, self.bytes) {
-            let text = format!("publish {} is beyond the credit; wait for Credit", publish.sequence);
-            return Err(Code::Credit.error(text));
+            return Err(Code::Credit.error(format!("publish {sequence} is beyond the credit; wait for Credit")));
         }
-        self.sequence += 1;
+        if batch.taken.is_empty() {
+            batch.first = sequence;
+        }
+        batch.bytes += length;
+        self.sequence = sequence;
         self.messages += 1;
         self.bytes += length;
+        Ok(())
+    }
+
+    /// The message, or why it is refused.
+    fn message(&self, publish: &proto::Publish, payload: bytes::Bytes) -> Result<Published, proto::Error> {
         let assigned = || MessageId::new(&uuid::Uuid::now_v7().simple().to_string()).expect("hex digits are an id");
-        let decoded = Message::decode_published(&publish.message, frame.payload, now_ms(), assigned);
-        let refused = |code: Code, text: String| Ok(Some(Err(code.error(text))));
-        let (message, dedup) = match decoded {
-            Ok(decoded) => decoded,
-            Err(e) => return refused(Code::InvalidMessage, e.to_string()),
-        };
+        let decoded = Message::decode_published(&publish.message, payload, now_ms(), assigned);
+        let (message, has_id) = decoded.map_err(|e| Code::InvalidMessage.error(e.to_string()))?;
         if message.subject.is_internal() {
             let text = format!("subject `{}`: subjects that begin with `$` are the router's own", message.subject);
-            return refused(Code::InvalidMessage, text);
+            return Err(Code::InvalidMessage.error(text));
         }
         if let Some(property) = not_offered(&message) {
-            return refused(Code::Unsupported, format!("{property} is not offered by this router"));
+            return Err(Code::Unsupported.error(format!("{property} is not offered by this router")));
         }
-        let published = Published::new(&message, dedup);
+        let most = self.services.limits.message_bytes;
+        if message.payload.len() > most {
+            let text =
+                format!("a payload of {} bytes; this router takes {most} (`limits.message`)", message.payload.len());
+            return Err(Code::TooLarge.error(text));
+        }
+        // Sequences say of a named publisher what ids say of others.
+        let published = Published::new(&message, has_id && !self.is_named);
         let most = self.services.store.message_bytes_max();
         if published.size() > most {
             let text = format!("a message of {} bytes; this router's journal takes {most}", published.size());
-            return refused(Code::TooLarge, text);
+            return Err(Code::TooLarge.error(text));
         }
-        Ok(Some(Ok(published)))
+        Ok(if self.is_named { published.with_sequence(publish.sequence) } else { published })
     }
 }
 
@@ -233,158 +309,14 @@ impl Granted {
         messages < self.messages.load(Ordering::Acquire) && bytes < self.bytes.load(Ordering::Acquire)
     }
 
-    /// Grants a window beyond what was answered.
+    /// Grants a window beyond what was answered. Totals never go down, also where the publisher's share does.
     fn raise(&self, messages: u64, bytes: u64) -> proto::Credit {
-        let credit = proto::Credit { messages: messages + WINDOW_MESSAGES, bytes: bytes + WINDOW_BYTES };
-        self.messages.store(credit.messages, Ordering::Release);
-        self.bytes.store(credit.bytes, Ordering::Release);
-        credit
-    }
-}
-
-async fn write_receipts(mut writer: FrameWriter, mut said: mpsc::Receiver<Said>, granted: Arc<Granted>) {
-    match receipts(&mut writer, &mut said, &granted).await {
-        Ok(Some(Said::Fail(error))) => writer.fail(error).await,
-        Ok(Some(_)) => {
-            if writer.send(proto::End {}).await.is_ok() {
-                writer.finish();
-            }
-        }
-        // The client reset the stream, or is gone.
-        Ok(None) | Err(_) => {}
-    }
-}
-
-/// Answers batches in order until something else is said.
-async fn receipts(
-    writer: &mut FrameWriter,
-    said: &mut mpsc::Receiver<Said>,
-    granted: &Granted,
-) -> Result<Option<Said>, WriteError> {
-    let (mut messages, mut bytes) = (0, 0);
-    let mut next = None;
-    loop {
-        let said_now = match next.take() {
-            Some(next) => Some(next),
-            None => said.recv().await,
-        };
-        let Some(Said::Batch(mut batch)) = said_now else { return Ok(said_now) };
-        let mut results = batch.results().await;
-        loop {
-            messages += batch.taken.len() as u64;
-            bytes += batch.bytes;
-            put_receipts(writer, batch, results);
-            // What is answered already goes out with the same write; what is not must not hold it up.
-            match said.try_recv() {
-                Ok(Said::Batch(mut ready)) if writer.waiting() < WRITE_BYTES => match ready.results_now() {
-                    Some(answered) => (batch, results) = (ready, answered),
-                    None => {
-                        next = Some(Said::Batch(ready));
-                        break;
-                    }
-                },
-                Ok(other) => {
-                    next = Some(other);
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
-        writer.put(granted.raise(messages, bytes));
-        writer.flush().await?;
-    }
-}
-
-impl Batch {
-    /// The store's answer; none where it stopped without one.
-    async fn results(&mut self) -> Results {
-        match self.answer.take() {
-            Some(answer) => answer.await.ok(),
-            None => None,
+        let credit = proto::Credit { messages: messages + WINDOW_MESSAGES, bytes: bytes + self.share.bytes() };
+        proto::Credit {
+            messages: self.messages.fetch_max(credit.messages, Ordering::AcqRel).max(credit.messages),
+            bytes: self.bytes.fetch_max(credit.bytes, Ordering::AcqRel).max(credit.bytes),
         }
     }
-
-    /// The store's answer, where it is there.
-    fn results_now(&mut self) -> Option<Results> {
-        match self.answer.as_mut().map(oneshot::Receiver::try_recv) {
-            Some(Ok(results)) => Some(Some(results)),
-            Some(Err(oneshot::error::TryRecvError::Empty)) => None,
-            Some(Err(oneshot::error::TryRecvError::Closed)) | None => Some(None),
-        }
-    }
-}
-
-fn put_receipts(writer: &mut FrameWriter, batch: Batch, results: Results) {
-    let failed = |e: StoreFailed| Code::Unavailable.error(e.to_string());
-    let mut stored = match results {
-        Some(Ok(results)) => Ok(results.into_iter()),
-        Some(Err(e)) => Err(failed(e)),
-        None => Err(Code::Unavailable.error("the store has stopped")),
-    };
-    let mut next = || match &mut stored {
-        Ok(results) => match results.next() {
-            Some(Ok(receipt)) => result_of(receipt),
-            Some(Err(e)) => refusal(&e),
-            None => error_result(Code::Internal.error("the store gave no answer")),
-        },
-        Err(error) => error_result(error.clone()),
-    };
-    let results: Vec<proto::Result> =
-        batch.taken.into_iter().map(|taken| taken.map_or_else(error_result, |()| next())).collect();
-    let mut first = batch.first;
-    let mut rest = results.into_iter().peekable();
-    while rest.peek().is_some() {
-        let (mut elements, mut bytes, mut chunk) = (0, 0, Vec::new());
-        while let Some(result) = rest.next_if(|result| {
-            elements += elements_of(result);
-            bytes += result.encoded_len() + 8;
-            chunk.is_empty() || (elements <= RECEIPT_ELEMENTS && bytes <= RECEIPT_BYTES)
-        }) {
-            chunk.push(result);
-            if chunk.len() >= RECEIPT_RESULTS_MAX {
-                break;
-            }
-        }
-        let last = first + chunk.len() as u64 - 1;
-        writer.put(proto::Receipt { first, last, results: chunk });
-        first = last + 1;
-    }
-}
-
-/// What a result counts against the limit of a frame's elements.
-fn elements_of(result: &proto::Result) -> usize {
-    use proto::result::Kind;
-    match &result.kind {
-        Some(Kind::Stored(stored) | Kind::Duplicate(stored)) => 2 + stored.positions.len(),
-        _ => 2,
-    }
-}
-
-fn result_of(receipt: Receipt) -> proto::Result {
-    use proto::result::Kind;
-    let positions = |places: Vec<(Arc<str>, quipu_queue::Offset)>| proto::Stored {
-        positions: places
-            .into_iter()
-            .map(|(queue, offset)| proto::Position { queue: queue.to_string(), offset: offset.0 })
-            .collect(),
-    };
-    let kind = match receipt {
-        Receipt::Stored(places) => Kind::Stored(positions(places)),
-        Receipt::Duplicate(places) => Kind::Duplicate(positions(places)),
-    };
-    proto::Result { kind: Some(kind) }
-}
-
-fn refusal(error: &PublishError) -> proto::Result {
-    let code = match error {
-        PublishError::NoQueue(_) => Code::NoQueue,
-        PublishError::TooLarge(_) => Code::TooLarge,
-    };
-    error_result(code.error(error.to_string()))
-}
-
-fn error_result(error: proto::Error) -> proto::Result {
-    proto::Result { kind: Some(proto::result::Kind::Error(error)) }
 }
 
 fn now_ms() -> u64 {

@@ -31,7 +31,7 @@ pub(super) async fn run(
     grace: Duration,
 ) {
     let peer = connection.remote_address();
-    let (control, client) = match open(&connection, hello_due).await {
+    let (control, client) = match open(&connection, &services, hello_due).await {
         Ok(opened) => opened,
         Err(error) => return close(&connection, &error).await,
     };
@@ -46,18 +46,19 @@ struct Control {
     writer: FrameWriter,
 }
 
-async fn open(connection: &Connection, due: Instant) -> Result<(Control, String), proto::Error> {
+async fn open(connection: &Connection, services: &Services, due: Instant) -> Result<(Control, String), proto::Error> {
     let lost = |e: String| Code::Protocol.error(e);
     let late = || Code::Timeout.error("no Hello within 5 s");
     let accepted = tokio::time::timeout_at(due, connection.accept_bi()).await.map_err(|_| late())?;
     let (send, recv) = accepted.map_err(|e| lost(e.to_string()))?;
-    let mut control = Control { reader: FrameReader::new(recv), writer: FrameWriter::new(send) };
+    let mut control =
+        Control { reader: FrameReader::new(recv, services.ingest.clone()), writer: FrameWriter::new(send) };
     let refused = match tokio::time::timeout_at(due, control.reader.next()).await {
-        Ok(Ok(Some((Frame { body: Body::Hello(hello), .. }, _)))) => match check(&hello) {
+        Ok(Ok(Some(Frame { body: Body::Hello(hello), .. }))) => match check(&hello) {
             Ok(()) => return Ok((control, hello.client)),
             Err(error) => error,
         },
-        Ok(Ok(Some((frame, _)))) => {
+        Ok(Ok(Some(frame))) => {
             Code::Protocol.error(format!("the first frame of a connection is Hello, not {}", frame.body.name()))
         }
         Ok(Ok(None)) => Code::Protocol.error("the control stream ended before Hello"),
@@ -89,7 +90,7 @@ async fn serve(
 ) {
     let Control { reader, mut writer } = control;
     let limits = proto::Limits {
-        payload_bytes: limits::PAYLOAD_BYTES_MAX as u64,
+        payload_bytes: services.limits.message_bytes as u64,
         headers: limits::HEADERS_MAX.try_into().unwrap_or(u32::MAX),
         bidirectional_streams: BIDIRECTIONAL_STREAMS_MAX,
         settle_tokens: limits::SETTLE_TOKENS_MAX.try_into().unwrap_or(u32::MAX),
@@ -176,7 +177,7 @@ async fn goodbye(connection: &Connection, writer: &mut FrameWriter) -> Option<pr
 async fn read_control(mut reader: FrameReader, frames: mpsc::Sender<Result<Frame, ReadFrameError>>) {
     loop {
         let next = match reader.next().await {
-            Ok(Some((frame, _))) => Ok(frame),
+            Ok(Some(frame)) => Ok(frame),
             Ok(None) => return,
             Err(e) => Err(e),
         };
@@ -189,9 +190,9 @@ async fn read_control(mut reader: FrameReader, frames: mpsc::Sender<Result<Frame
 
 /// Finds out by its first frame what a stream is for.
 async fn stream_task(send: SendStream, recv: RecvStream, services: Arc<Services>) {
-    let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
+    let (mut reader, mut writer) = (FrameReader::new(recv, services.ingest.clone()), FrameWriter::new(send));
     let refused = match tokio::time::timeout(FIRST_FRAME_TIMEOUT, reader.next()).await {
-        Ok(Ok(Some((frame, _)))) => match frame.body {
+        Ok(Ok(Some(frame))) => match frame.body {
             Body::OpenPublisher(open) => return publisher::run(open, reader, writer, services).await,
             Body::Subscribe(subscribe) => return subscription::run(subscribe, reader, writer, services).await,
             Body::AdminCall(call) => return admin::run(call, &frame.payload, writer, services).await,

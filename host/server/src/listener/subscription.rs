@@ -7,13 +7,14 @@ use bytes::Bytes;
 use quinn::WriteError;
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::{Body, Frame};
-use quipu_protocol::limits::{SETTLE_TOKENS_MAX, TEXT_BYTES_MAX};
+use quipu_protocol::limits::{EXTEND_MS_MAX, SETTLE_TOKENS_MAX, TEXT_BYTES_MAX};
 use quipu_protocol::proto;
-use quipu_queue::delivery::{CREDIT_MAX, IN_FLIGHT_MAX};
+use quipu_queue::delivery::CREDIT_MAX;
 use quipu_queue::{
-    Consumer, Delivery, Outcome, Settle, SettleError, Settlement, Start, StoreFailed, SubscribeError, Token, Why,
+    Consumer, Delivery, Mode, Offset, Outcome, Settle, SettleError, Settlement, Start, StoreFailed, SubscribeError,
+    Token, Why,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frames::{FrameReader, FrameWriter};
 use crate::services::Services;
@@ -21,13 +22,14 @@ use crate::services::Services;
 /// Batches of deliveries that wait to be written. Each holds one at least, and credit reaches only so far beyond what is
 /// written, so there is always room.
 const BATCHES_MAX: usize = CREDIT_MAX as usize;
-/// Tokens whose answers are not written. A client that reads cannot come there, however it spreads them over frames: it
-/// has no more deliveries than may be in flight.
-const UNANSWERED_MAX: usize = 2 * IN_FLIGHT_MAX;
+/// Tokens whose answers are not written; for more of them a client that reads waits a moment.
+pub(crate) const UNANSWERED_MAX: usize = 4_096;
+/// Bytes of deliveries that wait to be written, whatever the credit; the last one may pass it.
+pub(crate) const WINDOW_BYTES: u64 = 4 << 20;
 /// Longest name of a subscription.
 const NAME_BYTES_MAX: usize = 128;
 /// Bytes written at once, near enough.
-const WRITE_BYTES: usize = 256 << 10;
+pub(crate) const WRITE_BYTES: usize = 256 << 10;
 
 /// What is written.
 enum Out {
@@ -46,19 +48,22 @@ pub(super) async fn run(
     mut writer: FrameWriter,
     services: Arc<Services>,
 ) {
+    let Some(_place) = services.consumers.take() else {
+        let text = format!("this router takes {} consumers at a time (`limits.consumers`)", services.consumers.max());
+        return writer.fail(Code::Busy.error(text)).await;
+    };
     let (deliver, deliveries) = mpsc::channel(BATCHES_MAX);
     let consumer = match join(&subscribe, &services, deliver).await {
         Ok(consumer) => consumer,
         Err(error) => return writer.fail(error).await,
     };
-    let (created, floor) = (consumer.created, consumer.floor.0);
-    if writer.send(proto::Subscribed { created, floor, credit_max: CREDIT_MAX }).await.is_err() {
+    if writer.send(subscribed(&consumer)).await.is_err() {
         return;
     }
     let stopped = writer.stopped();
     // Every answer has its room among `UNANSWERED_MAX`, and so there is room here; one more for the end.
     let (out, answers) = mpsc::channel(UNANSWERED_MAX + 1);
-    let written = Arc::new(AtomicU64::new(0));
+    let written = Arc::new(Written::default());
     let writing = tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone() }));
     let (settling, settles) = mpsc::channel(UNANSWERED_MAX);
     let answering = tokio::spawn(answer(settles, out.clone()));
@@ -101,21 +106,62 @@ async fn join(
         );
         return Err(Code::InvalidCall.error(text));
     }
-    if !matches!(subscribe.mode(), proto::Mode::Unspecified | proto::Mode::Shared) || subscribe.mode > 1 {
-        return Err(Code::Unsupported.error("this router has the mode `shared` alone"));
-    }
-    let start = match subscribe.start() {
-        proto::Start::New => Start::New,
-        proto::Start::Unspecified | proto::Start::First => Start::First,
-    };
+    let (mode, start) = asked(subscribe)?;
     let sink = move |batch: Vec<Delivery>| {
         // Ignored: the client is gone, and its consumer leaves in a moment.
         deliver.try_send(batch).ok();
     };
-    services.store.subscribe(&subscribe.queue, name, start, sink).await.map_err(|e| match e {
+    let joined = services.store.subscribe(&subscribe.queue, name, Some(mode), start, sink).await;
+    let consumer = joined.map_err(|e| match e {
         SubscribeError::UnknownQueue(_) => Code::UnknownQueue.error(e.to_string()),
+        SubscribeError::Mode { .. } => Code::ModeMismatch.error(e.to_string()),
         SubscribeError::Failed(_) => Code::Unavailable.error(e.to_string()),
-    })
+    })?;
+    consumer.window(WINDOW_BYTES).await.map_err(unavailable)?;
+    Ok(consumer)
+}
+
+/// How the subscription is to be shared, and where it starts.
+fn asked(subscribe: &proto::Subscribe) -> Result<(Mode, Start), proto::Error> {
+    let mode = match proto::Mode::try_from(subscribe.mode) {
+        Ok(proto::Mode::Unspecified | proto::Mode::Shared) => Mode::Shared,
+        Ok(proto::Mode::KeyShared) => Mode::KeyShared,
+        Ok(proto::Mode::Exclusive) => Mode::Exclusive,
+        Err(_) => return Err(Code::Unsupported.error("a mode that this router does not have")),
+    };
+    let start = match proto::Start::try_from(subscribe.start) {
+        Ok(proto::Start::Unspecified | proto::Start::First) => Start::First,
+        Ok(proto::Start::New) => Start::New,
+        Ok(proto::Start::Offset) => Start::Offset(Offset(subscribe.start_offset)),
+        Ok(proto::Start::Time) => Start::Time(subscribe.start_ms),
+        Err(_) => return Err(Code::Unsupported.error("a start that this router does not have")),
+    };
+    Ok((mode, start))
+}
+
+fn subscribed(consumer: &Consumer) -> proto::Subscribed {
+    let mode = match consumer.mode {
+        Mode::Shared => proto::Mode::Shared,
+        Mode::KeyShared => proto::Mode::KeyShared,
+        Mode::Exclusive => proto::Mode::Exclusive,
+    };
+    proto::Subscribed {
+        created: consumer.created,
+        floor: consumer.floor.0,
+        credit_max: CREDIT_MAX,
+        ack_deadline_ms: consumer.ack_deadline_ms,
+        mode: mode.into(),
+    }
+}
+
+/// What was written to the client: its credit and its window go beyond that, not beyond what waits for it to read.
+#[derive(Default)]
+struct Written {
+    deliveries: AtomicU64,
+    /// As the store counts them.
+    bytes: AtomicU64,
+    /// That half a window was written.
+    half: Notify,
 }
 
 struct Subscription {
@@ -124,14 +170,14 @@ struct Subscription {
     settling: mpsc::Sender<Settling>,
     /// For tokens that are not answered.
     room: Arc<Semaphore>,
-    /// Deliveries made, which a client's credit goes beyond: those written, not those that wait for it to read.
-    written: Arc<AtomicU64>,
+    written: Arc<Written>,
 }
 
 /// A `Settle` that the store has.
 struct Settling {
     tokens: Vec<u64>,
-    answer: Answer,
+    /// Or why it was not even handed over.
+    answer: Result<Answer, proto::Error>,
     room: OwnedSemaphorePermit,
 }
 
@@ -139,8 +185,18 @@ impl Subscription {
     /// Reads until the end; what is to be written last, if the client still listens.
     async fn read(&mut self) -> Option<Out> {
         loop {
-            let frame = match self.reader.next().await {
-                Ok(Some((frame, _))) => frame,
+            let next = tokio::select! {
+                next = self.reader.next() => next,
+                () = self.written.half.notified() => {
+                    let total = self.written.bytes.load(Ordering::Acquire) + WINDOW_BYTES;
+                    match self.consumer.window(total).await {
+                        Ok(()) => continue,
+                        Err(e) => return Some(Out::Fail(unavailable(e))),
+                    }
+                }
+            };
+            let frame = match next {
+                Ok(Some(frame)) => frame,
                 // FIN without End is as good as a reset.
                 Ok(None) => return None,
                 Err(e) => return e.to_error().map(Out::Fail),
@@ -157,7 +213,7 @@ impl Subscription {
     async fn take(&mut self, frame: Frame) -> Result<bool, proto::Error> {
         match frame.body {
             Body::Credit(credit) => {
-                let most = self.written.load(Ordering::Acquire) + u64::from(CREDIT_MAX);
+                let most = self.written.deliveries.load(Ordering::Acquire) + u64::from(CREDIT_MAX);
                 if credit.messages > most {
                     let text = format!("credit for {} deliveries; at most {CREDIT_MAX} may be ahead", credit.messages);
                     return Err(Code::Credit.error(text));
@@ -184,28 +240,50 @@ impl Subscription {
         if settle.tokens.is_empty() {
             return Err(Code::Protocol.error("a Settle without tokens"));
         }
-        let settlement = match settle.verb() {
-            proto::Verb::Ack => Settlement::Done(Outcome::Acked),
-            proto::Verb::Nack => Settlement::Nack { delay_ms: (settle.delay_ms > 0).then_some(settle.delay_ms) },
-            proto::Verb::Reject => {
-                let reason = if settle.reason.is_empty() { "rejected".to_owned() } else { settle.reason };
-                Settlement::DeadLetter { queue: None, reason, headers: Vec::new() }
-            }
-            proto::Verb::Unspecified => {
-                return Err(Code::Protocol.error("a Settle without a verb that this version has"));
-            }
-        };
-        // A client that settles without end and never reads the answers must not hold up its other streams.
-        let full = |_| Code::Credit.error(format!("{UNANSWERED_MAX} settlements wait for their answers; read Settled"));
+        let settlement = settlement(&settle)?;
+        // Answers leave as fast as the client reads them, so one that reads gets its room soon. One that settles without
+        // end and never reads must not hold up its other streams.
         let count = u32::try_from(settle.tokens.len()).unwrap_or(u32::MAX);
-        let room = self.room.clone().try_acquire_many_owned(count).map_err(full)?;
-        let item = |token: &u64| Settle { token: Token(*token), settlement: settlement.clone(), outputs: Vec::new() };
-        let items = settle.tokens.iter().map(item).collect();
-        let answer = self.consumer.submit_settle(items).await.map_err(unavailable)?;
+        let room = self.room.clone().acquire_many_owned(count);
+        let full = || Code::Credit.error(format!("{UNANSWERED_MAX} settlements wait for their answers; read Settled"));
+        let room =
+            tokio::time::timeout(super::FIRST_FRAME_TIMEOUT, room).await.ok().and_then(Result::ok).ok_or_else(full)?;
+        let answer = match settlement {
+            Ok(settlement) => {
+                let item =
+                    |token: &u64| Settle { token: Token(*token), settlement: settlement.clone(), outputs: Vec::new() };
+                let items = settle.tokens.iter().map(item).collect();
+                Ok(self.consumer.submit_settle(items).await.map_err(unavailable)?)
+            }
+            Err(refused) => Err(refused),
+        };
         // Ignored: then nobody is there to be answered.
         self.settling.send(Settling { tokens: settle.tokens, answer, room }).await.ok();
         Ok(())
     }
+}
+
+/// What a verb means, or why those tokens are refused. An error is for the whole stream.
+fn settlement(settle: &proto::Settle) -> Result<Result<Settlement, proto::Error>, proto::Error> {
+    Ok(Ok(match settle.verb() {
+        proto::Verb::Ack => Settlement::Done(Outcome::Acked),
+        proto::Verb::AckThrough => Settlement::AckThrough,
+        proto::Verb::Nack => Settlement::Nack { delay_ms: (settle.delay_ms > 0).then_some(settle.delay_ms) },
+        proto::Verb::Reject => {
+            let reason = if settle.reason.is_empty() { "rejected".to_owned() } else { settle.reason.clone() };
+            Settlement::DeadLetter { queue: None, reason, headers: Vec::new() }
+        }
+        proto::Verb::Extend if (1..=EXTEND_MS_MAX).contains(&settle.delay_ms) => {
+            Settlement::Extend { by_ms: settle.delay_ms }
+        }
+        proto::Verb::Extend => {
+            let text = format!("an extension takes 1 to {EXTEND_MS_MAX} ms, not {}", settle.delay_ms);
+            return Ok(Err(Code::InvalidCall.error(text)));
+        }
+        proto::Verb::Unspecified => {
+            return Err(Code::Protocol.error("a Settle without a verb that this version has"));
+        }
+    }))
 }
 
 fn unavailable(e: StoreFailed) -> proto::Error {
@@ -215,33 +293,38 @@ fn unavailable(e: StoreFailed) -> proto::Error {
 /// Waits for the store's answers, in order.
 async fn answer(mut settles: mpsc::Receiver<Settling>, out: mpsc::Sender<Out>) {
     while let Some(Settling { tokens, answer, room }) = settles.recv().await {
-        let mut settled = proto::Settled::default();
-        match answer.await {
-            Ok(Ok(results)) => {
-                for (token, result) in tokens.into_iter().zip(results) {
-                    match result {
-                        Ok(()) => settled.committed.push(token),
-                        Err(SettleError::Stale) => settled.stale.push(token),
-                        Err(e) => {
-                            settled.refused.push(token);
-                            settled.error = Some(settle_error(&e));
-                        }
-                    }
-                }
-            }
-            Ok(Err(e)) => {
-                settled.refused = tokens;
-                settled.error = Some(unavailable(e));
-            }
-            Err(_) => {
-                settled.refused = tokens;
-                settled.error = Some(Code::Unavailable.error("the store has stopped"));
-            }
-        }
+        let settled = settled(tokens, answer).await;
         if out.send(Out::Settled(settled, room)).await.is_err() {
             return;
         }
     }
+}
+
+async fn settled(tokens: Vec<u64>, answer: Result<Answer, proto::Error>) -> proto::Settled {
+    let mut settled = proto::Settled::default();
+    let answer = match answer {
+        Ok(answer) => match answer.await {
+            Ok(answer) => answer.map_err(unavailable),
+            Err(_) => Err(Code::Unavailable.error("the store has stopped")),
+        },
+        Err(refused) => Err(refused),
+    };
+    match answer {
+        Ok(results) => {
+            for (token, result) in tokens.into_iter().zip(results) {
+                match result {
+                    Ok(()) => settled.committed.push(token),
+                    Err(SettleError::Stale) => settled.stale.push(token),
+                    Err(e) => {
+                        settled.refused.push(token);
+                        settled.error = Some(settle_error(&e));
+                    }
+                }
+            }
+        }
+        Err(error) => (settled.refused, settled.error) = (tokens, Some(error)),
+    }
+    settled
 }
 
 fn settle_error(error: &SettleError) -> proto::Error {
@@ -249,7 +332,8 @@ fn settle_error(error: &SettleError) -> proto::Error {
         SettleError::NoDeadLetter(_) => Code::NoDeadLetter,
         SettleError::NoQueue(_) => Code::NoQueue,
         SettleError::TooLarge(_) => Code::TooLarge,
-        SettleError::Stale | SettleError::Unreadable(_) => Code::Internal,
+        SettleError::Full(_) => Code::QueueFull,
+        SettleError::Stale | SettleError::Behind | SettleError::Unreadable(_) => Code::Internal,
     };
     code.error(error.to_string())
 }
@@ -258,7 +342,7 @@ fn settle_error(error: &SettleError) -> proto::Error {
 struct Outgoing {
     answers: mpsc::Receiver<Out>,
     deliveries: mpsc::Receiver<Vec<Delivery>>,
-    written: Arc<AtomicU64>,
+    written: Arc<Written>,
 }
 
 impl Outgoing {
@@ -291,13 +375,16 @@ async fn write(mut writer: FrameWriter, mut out: Outgoing) {
 
 /// Writes until the last frame; the error that it is, if it is one.
 async fn write_all(writer: &mut FrameWriter, out: &mut Outgoing) -> Result<Option<proto::Error>, WriteError> {
+    // Put into frames, and told to the reading side.
+    let (mut bytes, mut told) = (0, 0);
     while let Some(first) = out.next().await {
         let mut next = Some(first);
         while let Some(said) = next {
             match said {
                 Out::Deliver(batch) => {
                     for delivery in batch {
-                        out.written.fetch_add(1, Ordering::AcqRel);
+                        out.written.deliveries.fetch_add(1, Ordering::AcqRel);
+                        bytes += delivery.stored.size() as u64;
                         put_delivery(writer, delivery);
                         if writer.waiting() >= WRITE_BYTES {
                             writer.flush().await?;
@@ -314,6 +401,11 @@ async fn write_all(writer: &mut FrameWriter, out: &mut Outgoing) -> Result<Optio
             next = if writer.waiting() < WRITE_BYTES { out.ready() } else { None };
         }
         writer.flush().await?;
+        if bytes - told >= WINDOW_BYTES / 2 {
+            told = bytes;
+            out.written.bytes.store(bytes, Ordering::Release);
+            out.written.half.notify_one();
+        }
     }
     Ok(None)
 }
@@ -323,6 +415,8 @@ fn put_delivery(writer: &mut FrameWriter, delivery: Delivery) {
         Why::First => proto::Why::First,
         Why::Nacked => proto::Why::Nacked,
         Why::Returned => proto::Why::Returned,
+        Why::Expired => proto::Why::Expired,
+        Why::Crashed => proto::Why::Crashed,
     };
     let payload: Bytes = delivery.stored.payload.clone();
     let deliver = proto::Deliver {
@@ -331,6 +425,7 @@ fn put_delivery(writer: &mut FrameWriter, delivery: Delivery) {
         attempt: delivery.attempt,
         why: why.into(),
         message: delivery.stored.header.clone(),
+        crashes: delivery.crashes,
     };
     writer.put(Frame::with_payload(deliver, payload));
 }

@@ -1,6 +1,8 @@
 //! Routes over a store on a real disk, with plugins that are closures: what goes out, what is settled, and what a fault,
 //! a stop or a restart leaves behind.
 
+mod lanes;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -13,7 +15,7 @@ use quipu_queue::journal::JournalConfig;
 use quipu_queue::{
     Consumer, Delivery, Outcome, Published, QueueInfo, QueueSettings, Settle, Settlement, Start, Store, StoreConfig,
 };
-use quipu_router::{Condition, OnError, RouteError, RouteInfo, RouteSettings, Router, Template};
+use quipu_router::{Condition, OnError, Order, RouteError, RouteInfo, RouteSettings, Router, Template};
 use quipu_runtime::{Digest, Emitted, Fault, FaultKind, Hand, Plugin, Verdict};
 use tokio::sync::mpsc;
 
@@ -89,7 +91,8 @@ fn route(name: &str, from: &str) -> RouteSettings {
         start: Start::First,
         when: None,
         otherwise: Vec::new(),
-        plugins: Vec::new(),
+        plugins: vec![Vec::new()],
+        order: Order::Key,
         to: Vec::new(),
         on_error: attempts(1, "dead"),
     }
@@ -112,10 +115,14 @@ struct Node {
 
 impl Node {
     fn open(path: &Path) -> Self {
+        Self::open_with(path, 2)
+    }
+
+    fn open_with(path: &Path, workers: usize) -> Self {
         let journal = JournalConfig { segments: 4, segment_bytes: 1 << 20 };
         let config = StoreConfig { journal, memory_bytes: 1 << 20, ..StoreConfig::new(path) };
         let store = Store::open(&config).expect("a store");
-        let router = Router::start(store.clone(), 2).expect("threads");
+        let router = Router::start(store.clone(), workers).expect("threads");
         Self { store, router: Arc::new(router) }
     }
 
@@ -126,7 +133,7 @@ impl Node {
             let name = subject(words.next().expect("a name"));
             let subjects = words.map(|word| SubjectPattern::new(word).expect("a pattern")).collect();
             let settings = QueueSettings { subjects, ..QueueSettings::new(name) };
-            self.store.define_queue(settings).await.expect("a queue");
+            self.store.define_queue(settings).await.expect("a store").expect("a queue");
         }
     }
 
@@ -149,16 +156,16 @@ impl Node {
 
     /// Creates the queue where only a dead letter would, and reads it.
     async fn read(&self, queue: &str) -> Reader {
-        let names: Vec<_> = self.store.queues().await.expect("a store").into_iter().map(|q| q.name).collect();
+        let names: Vec<_> = self.store.info().await.expect("a store").queues.into_iter().map(|q| q.name).collect();
         if !names.iter().any(|name| name == queue) {
             let settings = QueueSettings::for_dead_letters(subject(queue));
-            self.store.define_queue(settings).await.expect("a queue");
+            self.store.define_queue(settings).await.expect("a store").expect("a queue");
         }
         Reader::start(&self.store, queue).await
     }
 
     async fn info(&self, name: &str) -> QueueInfo {
-        self.store.queues().await.expect("a store").into_iter().find(|q| q.name == name).expect("the queue")
+        self.store.info().await.expect("a store").queues.into_iter().find(|q| q.name == name).expect("the queue")
     }
 
     fn route(&self, name: &str) -> RouteInfo {
@@ -187,7 +194,7 @@ impl Reader {
     async fn start(store: &Store, queue: &str) -> Self {
         let (sender, deliveries) = mpsc::channel(4_096);
         let sink = move |batch| drop(sender.try_send(batch));
-        let consumer = store.subscribe(queue, "reader", Start::First, sink).await.expect("a consumer");
+        let consumer = store.subscribe(queue, "reader", None, Start::First, sink).await.expect("a consumer");
         consumer.credit(4_096).await.expect("a store");
         Self { consumer, deliveries, pending: Vec::new() }
     }
@@ -235,7 +242,8 @@ async fn a_chain_sends_what_was_emitted_and_then_the_message_in_hand() {
         Ok(Verdict::Forward)
     });
     let settings = route("first", "in");
-    node.add(RouteSettings { plugins: vec![first, second], to: templates(&["mid.a", "mid.b"]), ..settings }).await;
+    node.add(RouteSettings { plugins: vec![vec![first, second]], to: templates(&["mid.a", "mid.b"]), ..settings })
+        .await;
     node.add(RouteSettings { to: templates(&["out"]), ..route("second", "mid") }).await;
     let (mut mid, mut out) = (node.read("mid").await, node.read("out").await);
     node.publish("in.x", "m", &[]).await;
@@ -317,7 +325,8 @@ async fn what_was_emitted_stays_on_a_drop_and_vanishes_on_everything_else() {
         }
     });
     let on_error = attempts(2, "dead");
-    node.add(RouteSettings { plugins: vec![act], to: templates(&["out.on"]), on_error, ..route("r", "in") }).await;
+    node.add(RouteSettings { plugins: vec![vec![act]], to: templates(&["out.on"]), on_error, ..route("r", "in") })
+        .await;
     let (mut out, mut dead) = (node.read("out").await, node.read("dead").await);
     for what in ["reject", "fault"] {
         node.publish("in", what, &[]).await;
@@ -349,7 +358,7 @@ async fn the_last_route_verdict_takes_the_place_of_to() {
         plugin("two", steer(&["out.two", "out.three"])),
         plugin("three", |_| Ok(Verdict::Forward)),
     ];
-    node.add(RouteSettings { plugins, to: templates(&["out.to"]), ..route("r", "in") }).await;
+    node.add(RouteSettings { plugins: vec![plugins], to: templates(&["out.to"]), ..route("r", "in") }).await;
     let mut out = node.read("out").await;
     node.publish("in", "steered", &[]).await;
     node.publish("in", "plain", &[]).await;
@@ -390,7 +399,7 @@ async fn a_fault_costs_an_attempt_and_the_last_is_a_dead_letter_while_the_neighb
         Err(fault("boom\nin line 7"))
     });
     let on_error = attempts(3, "then");
-    node.add(RouteSettings { plugins: vec![broken], on_error, ..route("broken", "in") }).await;
+    node.add(RouteSettings { plugins: vec![vec![broken]], on_error, ..route("broken", "in") }).await;
     node.add(RouteSettings { to: templates(&["out"]), ..route("whole", "in") }).await;
     let (mut out, mut then) = (node.read("out").await, node.read("then").await);
     node.publish("in", "m", &[]).await;
@@ -449,7 +458,7 @@ async fn a_message_ends_after_sixteen_hops() {
         Ok(Verdict::Forward)
     });
     let mut dead = node.read("dead").await;
-    node.add(RouteSettings { plugins: vec![count], to: templates(&["loop"]), ..route("spin", "loop") }).await;
+    node.add(RouteSettings { plugins: vec![vec![count]], to: templates(&["loop"]), ..route("spin", "loop") }).await;
     node.publish("loop", "m", &[]).await;
     let letter = dead.next().await;
     assert_eq!((letter.hops, calls.load(Ordering::Relaxed)), (16, 16));
@@ -473,13 +482,13 @@ async fn an_unchanged_payload_is_not_copied_and_is_there_after_a_restart() {
         emit(hand, "out.emitted", None);
         Ok(Verdict::Forward)
     });
-    node.add(RouteSettings { plugins: vec![look], to: templates(&["out.a", "out.b"]), ..route("r", "in") }).await;
+    node.add(RouteSettings { plugins: vec![vec![look]], to: templates(&["out.a", "out.b"]), ..route("r", "in") }).await;
     let payload = Bytes::from(vec![7; 300_000]);
     let message = Message::new(MessageId::new("m").expect("an id"), subject("in"), payload.clone());
     node.publish_message(&message).await;
     let (sender, mut deliveries) = mpsc::channel(8);
     let sink = move |batch: Vec<Delivery>| batch.into_iter().for_each(|one| drop(sender.try_send(one)));
-    let consumer = node.store.subscribe("out", "reader", Start::First, sink).await.expect("a consumer");
+    let consumer = node.store.subscribe("out", "reader", None, Start::First, sink).await.expect("a consumer");
     consumer.credit(8).await.expect("a store");
     let place = seen.recv().await.expect("a call");
     for _ in 0..3 {
@@ -509,7 +518,7 @@ fn copier(notify_at: usize, notify: mpsc::Sender<()>) -> RouteSettings {
         emit(hand, "side", None);
         Ok(Verdict::Forward)
     });
-    RouteSettings { plugins: vec![copy], to: templates(&["out"]), ..route("copy", "in") }
+    RouteSettings { plugins: vec![vec![copy]], to: templates(&["out"]), ..route("copy", "in") }
 }
 
 #[tokio::test]
@@ -567,7 +576,7 @@ async fn a_stopped_router_settles_what_it_finished_and_gives_the_rest_back() {
         }
         Ok(Verdict::Forward)
     });
-    node.add(RouteSettings { plugins: vec![slow], to: templates(&["out"]), ..route("slow", "in") }).await;
+    node.add(RouteSettings { plugins: vec![vec![slow]], to: templates(&["out"]), ..route("slow", "in") }).await;
     tokio::time::timeout(PATIENCE, begun.recv()).await.expect("in time").expect("a call");
     let stop = node.stop_router();
     let let_go = tokio::task::spawn_blocking(move || SyncSender::send(&go, ()).expect("the plugin waits"));

@@ -1,0 +1,264 @@
+//! What one checkpoint writes, and what the state takes note of once it is written.
+
+use std::sync::Arc;
+
+use redb::{ReadableTable as _, WriteTransaction};
+use serde::Serialize;
+
+use super::{CHUNKS, CheckpointError, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, read};
+use crate::chunk::{Chunk, seal};
+use crate::commit::{Offset, QueueId, Stored};
+use crate::dedup::{self, WINDOW_MS};
+use crate::legacy;
+use crate::offsets::OffsetSet;
+use crate::state::{ChunkInfo, Publisher, QueueRow, State};
+
+/// Chunks that one checkpoint rewrites at most, so that none takes long.
+const REWRITTEN_MAX: usize = 64;
+
+/// What one checkpoint writes: frozen, so that commits go on meanwhile.
+#[derive(Debug)]
+pub struct Frozen {
+    pub(crate) position: u64,
+    pub(crate) time_ms: u64,
+    pub(crate) store_id: [u8; 16],
+    pub(crate) clean: bool,
+    /// Whether the file gives room back afterwards.
+    pub(crate) shrink: bool,
+    /// Whether the file is of an earlier format.
+    pub(crate) upgrade: bool,
+    queues: Vec<FrozenQueue>,
+    /// Packed, and how many.
+    dedup: Vec<u8>,
+    dedup_count: usize,
+    publishers: Vec<(String, Option<Publisher>)>,
+}
+
+#[derive(Debug)]
+struct FrozenQueue {
+    id: QueueId,
+    row: QueueRow,
+    /// Everything below is needed no more.
+    floor: Offset,
+    messages: Vec<(Offset, Arc<Stored>)>,
+    /// Runs of sparse chunks, with what is live in them.
+    rewrite: Vec<(Vec<ChunkInfo>, Vec<Offset>)>,
+    /// Where this checkpoint goes on, and the next one.
+    stored_from: Offset,
+    stored_below: Offset,
+}
+
+/// The checkpoint that is being written: what the state takes note of once it is, or has failed.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) position: u64,
+    queues: Vec<(QueueId, Offset, Offset)>,
+    dedup: usize,
+    publishers: Vec<String>,
+}
+
+/// What a checkpoint wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    added: Vec<(QueueId, ChunkInfo)>,
+    removed: Vec<(QueueId, Offset)>,
+    /// Of the state file.
+    pub(crate) file_bytes: u64,
+}
+
+impl Frozen {
+    /// Freezes what changed since the last checkpoint; `position` is the last journal record in the state.
+    pub(crate) fn new(state: &mut State, position: u64, store_id: [u8; 16]) -> Self {
+        let dirty = std::mem::take(&mut state.dirty);
+        let queues = dirty.into_iter().filter_map(|id| FrozenQueue::new(state, id)).collect();
+        let dedup_count = state.dedup.fresh_count();
+        Self {
+            position,
+            time_ms: state.time_ms,
+            store_id,
+            clean: false,
+            shrink: false,
+            upgrade: false,
+            queues,
+            dedup: state.dedup.take_fresh(),
+            dedup_count,
+            publishers: state.publishers.take_dirty(),
+        }
+    }
+
+    pub(crate) fn begun(&self) -> Begun {
+        Begun {
+            position: self.position,
+            queues: self.queues.iter().map(|queue| (queue.id, queue.stored_below, queue.floor)).collect(),
+            dedup: self.dedup_count,
+            publishers: self.publishers.iter().map(|(name, _)| name.clone()).collect(),
+        }
+    }
+
+    pub(super) fn write(&self, transaction: &WriteTransaction) -> Result<Written, CheckpointError> {
+        let Self { position, time_ms, store_id, clean, .. } = *self;
+        if self.upgrade {
+            legacy::upgrade(transaction)?;
+        }
+        put(transaction, META, "meta", ("meta", &Meta { format: FORMAT, store_id, position, time_ms, clean }))?;
+        let mut written = Written::default();
+        for queue in &self.queues {
+            queue.write(transaction, &mut written)?;
+        }
+        for (name, publisher) in &self.publishers {
+            match publisher {
+                Some(publisher) => put(transaction, PUBLISHERS, name.as_str(), ("publishers", publisher))?,
+                None => {
+                    let mut table = transaction.open_table(PUBLISHERS).map_err(redb::Error::from)?;
+                    table.remove(name.as_str()).map_err(redb::Error::from)?;
+                }
+            }
+        }
+        self.write_dedup(transaction)?;
+        Ok(written)
+    }
+
+    /// One row for the fresh ids; rows whose newest id has left the window go.
+    fn write_dedup(&self, transaction: &WriteTransaction) -> Result<(), CheckpointError> {
+        let mut old = Vec::new();
+        {
+            let table = transaction.open_table(DEDUP).map_err(redb::Error::from)?;
+            for row in table.iter().map_err(redb::Error::from)? {
+                let (key, row) = row.map_err(redb::Error::from)?;
+                let packed: serde_bytes::ByteBuf = read("dedup", key.value(), row.value())?;
+                if dedup::newest_ms(&packed).is_some_and(|ms| ms + WINDOW_MS > self.time_ms) {
+                    break;
+                }
+                old.push(key.value());
+            }
+        }
+        let mut table = transaction.open_table(DEDUP).map_err(redb::Error::from)?;
+        for key in old {
+            table.remove(key).map_err(redb::Error::from)?;
+        }
+        drop(table);
+        match self.dedup.is_empty() {
+            true => Ok(()),
+            false => put(transaction, DEDUP, self.position, ("dedup", serde_bytes::Bytes::new(&self.dedup))),
+        }
+    }
+}
+
+impl FrozenQueue {
+    fn new(state: &State, id: QueueId) -> Option<Self> {
+        let queue = state.queues.get(&id)?;
+        let floor = queue.floor();
+        let mut row = state.row(id)?;
+        if queue.is_in_memory_alone() {
+            // Only that it is there: what it holds is gone with the process.
+            (row.live, row.removed) = (0, OffsetSet::below(row.next));
+            let (rewrite, messages, stored_below) = (Vec::new(), Vec::new(), queue.stored_below);
+            return Some(Self { id, row, floor, messages, rewrite, stored_from: stored_below, stored_below });
+        }
+        let live = |chunks: &Vec<ChunkInfo>| {
+            let (first, last) = (chunks.first()?.first, chunks.last()?.last);
+            let mut live = Vec::new();
+            let mut offset = queue.next_live(first);
+            while offset <= last && offset < queue.next {
+                live.push(offset);
+                offset = queue.next_live(offset.next());
+            }
+            Some(live)
+        };
+        let runs = queue.chunks.sparse_runs(floor, REWRITTEN_MAX);
+        let rewrite =
+            runs.into_iter().filter_map(|chunks| Some((live(&chunks)?, chunks))).map(|(l, c)| (c, l)).collect();
+        let fresh = queue.live_from(queue.stored_below);
+        let messages = fresh.map(|(offset, stored)| (offset, stored.clone())).collect();
+        let stored_from = queue.stored_below;
+        Some(Self { id, row, floor, messages, rewrite, stored_from, stored_below: queue.next })
+    }
+
+    fn write(&self, transaction: &WriteTransaction, written: &mut Written) -> Result<(), CheckpointError> {
+        put(transaction, QUEUES, self.id.0, ("queues", &self.row))?;
+        let mut chunks = transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
+        let mut index = transaction.open_table(INDEX).map_err(redb::Error::from)?;
+        let below = (self.id.0, 0)..(self.id.0, self.floor.0);
+        chunks.retain_in(below.clone(), |_, _| false).map_err(redb::Error::from)?;
+        index.retain_in(below, |_, _| false).map_err(redb::Error::from)?;
+        // Of a checkpoint that was told to have failed and is there all the same.
+        let again = (self.id.0, self.stored_from.0)..=(self.id.0, u64::MAX);
+        chunks.retain_in(again.clone(), |_, _| false).map_err(redb::Error::from)?;
+        index.retain_in(again, |_, _| false).map_err(redb::Error::from)?;
+        let mut messages = Vec::new();
+        for (sparse, live) in &self.rewrite {
+            for info in sparse {
+                let key = (self.id.0, info.last.0);
+                index.remove(key).map_err(redb::Error::from)?;
+                written.removed.push((self.id, info.last));
+                let Some(row) = chunks.remove(key).map_err(redb::Error::from)? else { continue };
+                let chunk: Chunk = read("chunks", format!("{key:?}"), row.value())?;
+                messages.extend(chunk.messages.into_iter().filter(|(offset, _)| live.binary_search(offset).is_ok()));
+            }
+            self.put_chunks(std::mem::take(&mut messages), &mut chunks, &mut index, written)?;
+        }
+        self.put_chunks(self.messages.clone(), &mut chunks, &mut index, written)
+    }
+
+    fn put_chunks(
+        &self,
+        messages: Vec<(Offset, Arc<Stored>)>,
+        chunks: &mut redb::Table<'_, (u32, u64), &[u8]>,
+        index: &mut redb::Table<'_, (u32, u64), &[u8]>,
+        written: &mut Written,
+    ) -> Result<(), CheckpointError> {
+        for chunk in Chunk::cut(self.id, messages) {
+            let Some(info) = chunk.info() else { continue };
+            let key = (self.id.0, info.last.0);
+            let sealed = |table, value: Result<Vec<u8>, _>| {
+                value.map_err(|source| CheckpointError::row(table, format!("{key:?}"), source))
+            };
+            chunks.insert(key, sealed("chunks", seal(&chunk))?.as_slice()).map_err(redb::Error::from)?;
+            index.insert(key, sealed("index", seal(&info))?.as_slice()).map_err(redb::Error::from)?;
+            written.added.push((self.id, info));
+        }
+        Ok(())
+    }
+}
+
+impl Begun {
+    pub(crate) fn done(self, state: &mut State, written: &Written) {
+        for (id, last) in &written.removed {
+            if let Some(queue) = state.queues.get_mut(id) {
+                queue.chunks.remove(*last);
+            }
+        }
+        for (id, info) in &written.added {
+            if let Some(queue) = state.queues.get_mut(id) {
+                let (count, in_memory) = queue.live_within(info.first, info.last);
+                let bytes = if in_memory > 0 { in_memory } else { info.bytes * count / info.count.max(1) };
+                queue.chunks.insert(*info, count, bytes);
+            }
+        }
+        for (id, stored_below, floor) in self.queues {
+            if let Some(queue) = state.queues.get_mut(&id) {
+                queue.stored_below = stored_below;
+                queue.chunks.forget_below(floor);
+            }
+        }
+    }
+
+    /// The next checkpoint has all of it again.
+    pub(crate) fn failed(self, state: &mut State) {
+        state.dirty.extend(self.queues.iter().map(|(id, _, _)| *id));
+        state.dedup.renew_fresh(self.dedup);
+        state.publishers.dirty.extend(self.publishers);
+    }
+}
+
+fn put<'k, K: redb::Key + 'static>(
+    transaction: &WriteTransaction,
+    table: redb::TableDefinition<'_, K, &'static [u8]>,
+    key: impl std::borrow::Borrow<K::SelfType<'k>>,
+    (name, value): (&'static str, &(impl Serialize + ?Sized)),
+) -> Result<(), CheckpointError> {
+    let row = seal(value).map_err(|source| CheckpointError::row(name, "", source))?;
+    let mut table = transaction.open_table(table).map_err(redb::Error::from)?;
+    table.insert(key, row.as_slice()).map_err(redb::Error::from)?;
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! redb asserts much that does not hold in a damaged file. That is an error of the file, and no end of the thread.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use redb::Database;
+
+use super::CheckpointError;
+
+/// A database that may be closed. Closing it writes, so what that asserts is caught too.
+#[derive(Debug)]
+pub(super) struct Guarded(RwLock<Option<Database>>);
+
+impl Guarded {
+    pub(super) fn new(database: Database) -> Self {
+        Self(RwLock::new(Some(database)))
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, Option<Database>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, Option<Database>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        close(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// What it cannot write is in the journal.
+pub(super) fn close(database: &mut Option<Database>) {
+    let database = database.take();
+    guarded(|| {
+        drop(database);
+        Ok(())
+    })
+    .ok();
+}
+
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    done.unwrap_or_else(|panic| Err(CheckpointError::Damaged(panic_text(panic.as_ref()))))
+}
+
+/// What a panic said.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("an assertion failed").to_owned()
+}

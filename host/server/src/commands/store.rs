@@ -1,0 +1,84 @@
+//! `quipu store`: the store as a whole.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use quipu_client::Client;
+use serde_json::{Value, json};
+
+use super::connect::ServerArgs;
+use super::output::say;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Copies the store of a running router, while everything goes on.
+    Backup {
+        /// A directory that is not there yet, on the router's machine.
+        path: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Looks at every row and record of a store that is not running, and names what is damaged. Changes nothing; exits
+    /// with 1 where something is.
+    Verify {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// Makes a new store of what can be read of a damaged one, and names what is lost. The old one stays as it is.
+    Salvage {
+        /// The damaged store's directory.
+        from: PathBuf,
+        /// A directory that is not there yet.
+        to: PathBuf,
+    },
+    /// Gives the room of what is gone back to the file system, in a running router. Messages that are not in memory wait
+    /// meanwhile.
+    Compact {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+pub(crate) async fn run(command: StoreCommand) -> Result<ExitCode> {
+    match command {
+        StoreCommand::Backup { path, server } => {
+            // As whoever typed it means it, where the router runs here.
+            let path = std::path::absolute(&path).context("no such path")?;
+            let client = server.connect().await?;
+            until_done(&client, "store.backup", json!({ "path": path })).await?;
+            client.close().await;
+            say!("copied to {}; it opens like any store", path.display())?;
+        }
+        StoreCommand::Verify { path } => {
+            let report = tokio::task::spawn_blocking(move || quipu_queue::inspect(&path)).await??;
+            say!("{}", report.to_string().trim_end())?;
+            return Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        StoreCommand::Salvage { from, to } => {
+            let report = tokio::task::spawn_blocking(move || quipu_queue::salvage(&from, &to)).await??;
+            say!("{}", report.to_string().trim_end())?;
+        }
+        StoreCommand::Compact { server } => {
+            let client = server.connect().await?;
+            let bytes = |status: &Value| super::table::count(status["state_file_bytes"].as_u64().unwrap_or(0));
+            let before = client.call("status", json!({})).await.context("status")?;
+            until_done(&client, "store.compact", json!({})).await?;
+            let after = client.call("status", json!({})).await.context("status")?;
+            client.close().await;
+            say!("state file: {} bytes, before {}", bytes(&after), bytes(&before))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Calls again until it is done.
+async fn until_done(client: &Client, method: &str, arguments: Value) -> Result<()> {
+    loop {
+        let answer = client.call(method, arguments.clone()).await.with_context(|| method.to_owned())?;
+        if answer["done"].as_bool() == Some(true) {
+            return Ok(());
+        }
+    }
+}

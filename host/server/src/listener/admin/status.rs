@@ -1,0 +1,44 @@
+//! `status`: whether the router does its work, and if not, why.
+
+use quipu_protocol::proto;
+use quipu_queue::StoreInfo;
+use quipu_router::RouteInfo;
+use serde_json::{Value, json};
+
+use super::info;
+use crate::services::Services;
+
+/// What a route is that takes messages.
+const RUNNING: &str = "running";
+
+pub(super) async fn status(services: &Services) -> Result<Value, proto::Error> {
+    let store = info(services).await?;
+    let reasons = reasons(&store, &services.router.routes());
+    Ok(json!({
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "journal_used_bytes": store.journal_used_bytes,
+        "state_file_bytes": store.state_file_bytes,
+        "memory_bytes": store.memory_bytes,
+        "dedup_ids": store.dedup_ids,
+        "blocked_publishers": store.blocked_publishers,
+        "ingest_bytes": services.ingest.used_bytes(),
+    }))
+}
+
+fn reasons(store: &StoreInfo, routes: &[RouteInfo]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Some(why) = &store.failed {
+        reasons.push(format!("the journal failed, and nothing is acknowledged until a restart: {why}"));
+    }
+    if let Some(why) = &store.checkpoint_failed {
+        reasons.push(format!("the last checkpoint failed, and is tried again: {why}"));
+    }
+    if store.failed.is_none() && store.refuses_publishes {
+        reasons.push("publishes are refused: the disk is nearly full".into());
+    }
+    for route in routes.iter().filter(|route| route.state != RUNNING) {
+        reasons.push(format!("route {:?} stands still: {}", route.name, route.state));
+    }
+    reasons
+}
