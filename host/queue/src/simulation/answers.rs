@@ -247,11 +247,11 @@ impl World {
         }
     }
 
-    /// Also by what the queues were when the last commit was begun.
+    /// Also by what the queues were, since a request may be answered several commits later.
     fn goes_to_memory(&self, id: &str) -> bool {
         let subject = &self.sents[id].subject;
         let now = self.model.queues.values().map(|queue| &queue.definition);
-        let mut all = now.chain(&self.definitions_before).filter(|d| d.durability == Durability::Memory);
+        let mut all = now.chain(&self.in_memory_once).filter(|d| d.durability == Durability::Memory);
         all.any(|definition| super::model::takes(definition, subject))
     }
 

@@ -128,6 +128,9 @@ impl World {
             }
         }
         self.definitions_before = self.model.queues.values().map(|queue| queue.definition.clone()).collect();
+        let in_memory = self.definitions_before.iter().filter(|d| d.durability == Durability::Memory);
+        let new: Vec<_> = in_memory.filter(|d| !self.in_memory_once.contains(d)).cloned().collect();
+        self.in_memory_once.extend(new);
         self.model.apply(sequence, commit, &self.sents);
     }
 

@@ -100,8 +100,12 @@ pub(super) struct World {
     pub(super) config: StoreConfig,
     pub(super) running: Option<Running>,
     pub(super) now: Now,
+    /// Messages are large and checkpoints rare, so that the journal fills up.
+    pub(super) is_heavy: bool,
     /// What the engine has applied.
     pub(super) model: Model,
+    /// Queues in memory alone, as they ever were.
+    pub(super) in_memory_once: Vec<Arc<QueueDefinition>>,
     /// The queues as they were before the last commit.
     pub(super) definitions_before: Vec<Arc<QueueDefinition>>,
     /// What is on the disk for certain, and what was handed to the journal since.
@@ -153,6 +157,7 @@ impl World {
         let journal = JournalConfig { segments, segment_bytes: 256 << 10 };
         let memory_bytes = *random.pick(&[0, 8 << 10, 64 << 10, 16 << 20]);
         let disk_reserve_bytes = *random.pick(&[0, 0, 64 << 10]);
+        let is_heavy = random.percent(15);
         let config = StoreConfig { journal, memory_bytes, disk_reserve_bytes, ..StoreConfig::new("simulated") };
         Self {
             options,
@@ -161,7 +166,9 @@ impl World {
             config,
             running: None,
             now: BEGIN,
+            is_heavy,
             model: Model::default(),
+            in_memory_once: Vec::new(),
             definitions_before: Vec::new(),
             base: Model::default(),
             log: VecDeque::new(),
@@ -245,7 +252,11 @@ impl World {
                 }
             }
             45..=74 => self.do_journal_job(),
-            75..=80 => self.do_checkpoint_job(),
+            75..=80 => {
+                if !self.is_heavy || self.random.percent(10) {
+                    self.do_checkpoint_job();
+                }
+            }
             81..=97 => self.pass_time(),
             _ => self.upset(),
         }
@@ -342,7 +353,9 @@ impl World {
                 self.do_journal_job();
                 self.settle_down();
             }
-            self.do_checkpoint_job();
+            if !self.is_heavy || self.faults_are_over || self.random.percent(10) {
+                self.do_checkpoint_job();
+            }
             self.settle_down();
         }
     }

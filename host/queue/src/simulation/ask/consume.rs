@@ -95,7 +95,9 @@ impl World {
         let Some(subscription) = self.consumers[&number].subscription else { return };
         let empty = std::collections::BTreeMap::new();
         let flights = self.flights.get(&subscription).unwrap_or(&empty);
-        let mine = flights.iter().filter(|(_, flight)| flight.consumer == number);
+        // One that is being settled may be refused before the rest of its request is answered, and stand again.
+        let is_free = |flight: &super::super::world::Flight| !matches!(flight.stage, Stage::Settling(_));
+        let mine = flights.iter().filter(|(_, flight)| flight.consumer == number && is_free(flight));
         let mine: Vec<(u64, Token)> = mine.map(|(offset, flight)| (*offset, flight.token)).collect();
         if mine.is_empty() {
             return;

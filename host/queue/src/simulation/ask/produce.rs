@@ -29,6 +29,7 @@ impl World {
         let id = format!("{letter}{number}");
         let random = &mut self.random;
         let bytes = match random.below(20) {
+            0..=5 if self.is_heavy => random.within(30_000..100_000),
             0..=13 => random.below(40),
             14..=18 => random.below(4_000),
             _ => random.below(70_000),
