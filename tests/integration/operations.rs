@@ -148,6 +148,34 @@ async fn a_copy_made_while_running_opens_as_a_store() {
 }
 
 #[tokio::test]
+async fn a_damaged_store_is_named_and_what_is_left_of_it_is_saved() {
+    let mut server = TestServer::start(QUIPU, "[queue.q]\n").await;
+    let client = server.client().await;
+    publish(&client, 200).await;
+    server.cli(&["store", "compact"]).await;
+    let data = server.directory().join("data");
+    let running = server.cli_output(&["store", "verify", data.to_str().expect("text")]).await;
+    assert_eq!(running.status.code(), Some(1), "it is in use");
+    assert_eq!(server.terminate().await, Some(0));
+    let run = async |arguments: &[&str]| quipu_tests::output_of(QUIPU, server.directory(), arguments).await;
+    let (code, said, _) = run(&["store", "verify", "data"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("queue q: 200 messages") && said.ends_with("no damage\n"), "{said}");
+    // One byte of one message.
+    let mut state = std::fs::read(data.join("state.redb")).expect("a state file");
+    let at = state.windows(9).position(|bytes| bytes == b"{\"n\":150}").expect("a message");
+    state[at + 6] ^= 1;
+    std::fs::write(data.join("state.redb"), state).expect("written");
+    let (code, said, _) = run(&["store", "verify", "data"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("queue q") && said.contains("store salvage"), "{said}");
+    let (code, said, _) = run(&["store", "salvage", "data", "saved"]).await;
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said, _) = run(&["store", "verify", "saved"]).await;
+    assert_eq!(code, Some(0), "{said}");
+}
+
+#[tokio::test]
 async fn a_router_that_works_is_ready() {
     let server = TestServer::start(QUIPU, "[queue.q]\n").await;
     assert!(server.cli(&["status"]).await.starts_with("ready\n"));

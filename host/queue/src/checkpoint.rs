@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::chunk::{Chunk, RowError};
 use crate::commit::{Offset, QueueId, Stored};
 use crate::disk::{Disk, StateBackend};
+use crate::journal;
 use crate::legacy;
 use crate::state::{Bodies, ChunkInfo, State};
 
@@ -332,14 +333,16 @@ fn open_database(disk: &dyn Disk, create: bool, unsynced: &Arc<AtomicBool>) -> R
     Ok(builder.create_with_backend(backend).map_err(redb::Error::from)?)
 }
 
-/// Empties a file that was being made when the power went: redb writes its magic last. The journal is made after it.
+/// Empties a file that was being made when the power went: redb writes its magic last.
 fn begin_anew(disk: &dyn Disk, file: &StateBackend) -> io::Result<()> {
     let mut head = [0; 9];
-    if file.len()? < head.len() as u64 || !disk.list(crate::journal::DIRECTORY)?.is_empty() {
+    if file.len()? < head.len() as u64 {
         return Ok(());
     }
     file.read(0, &mut head)?;
-    if head == [0; 9] { file.set_len(0) } else { Ok(()) }
+    // A journal with records belongs to a state that was there.
+    let is_new = || journal::inspect(disk, None, None).map(|found| found.records.is_empty());
+    if head == [0; 9] && is_new().map_err(io::Error::other)? { file.set_len(0) } else { Ok(()) }
 }
 
 /// A file that remembers whether a sync of it failed.

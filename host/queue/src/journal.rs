@@ -9,7 +9,6 @@ pub mod segments;
 pub(crate) use buffer::AlignedBuffer;
 pub use inspect::{Damage, Inspection, inspect};
 pub use record::RECORD_ALIGN;
-pub(crate) use scan::DIRECTORY;
 pub use scan::{Cut, Reader, RecordInfo, RecoverError, Recovered};
 pub use segments::{JournalConfig, SegmentJournal};
 

@@ -200,13 +200,16 @@ impl World {
         }
         let mut differences = Vec::new();
         for prefix in prefixes.iter().rev() {
-            for found in self.lives(prefix, clean, failed_opens) {
+            for mut found in self.lives(prefix, clean, failed_opens) {
                 let Some(why) = found.differs(&opened.state, &opened.checkpoints) else {
                     let (is, promised) = (prefix.sequence, self.floor);
                     assert!(is >= promised, "record {promised} was promised, and the last one there is {is}");
                     if is < self.written {
                         self.hit("records that a crash takes");
                     }
+                    // A record that changes nothing may be there or not; only the time tells.
+                    assert!(opened.state.time_ms <= found.time_ms, "time ran ahead");
+                    found.time_ms = opened.state.time_ms;
                     (self.model, self.base) = (found.clone(), found);
                     return;
                 };

@@ -245,7 +245,10 @@ impl Model {
                 let reader = self.reader_mut(*subscription);
                 reader.delivered_through = reader.delivered_through.max(through.0);
             }
-            Operation::Isolate { subscription, offset } => self.reader_mut(*subscription).isolated = Some(offset.0),
+            Operation::Isolate { subscription, offset } => {
+                let reader = self.reader_mut(*subscription);
+                reader.isolated = Some(offset.0).filter(|offset| reader.pending.contains(offset));
+            }
             Operation::Trim { queue, below } => {
                 context.trimmed.insert(*queue);
                 self.trim(*queue, below.0);
