@@ -25,7 +25,7 @@ use crate::state::{Bodies, ChunkInfo, State};
 pub use frozen::Frozen;
 pub(crate) use frozen::{Begun, Written};
 pub(crate) use guard::panic_text;
-use guard::{Guarded, guarded};
+use guard::{Guarded, guarded, with_table};
 pub(crate) use rows::{CHUNKS, DEDUP, INDEX, META, PUBLISHERS, QUEUES, read};
 
 /// Format of rows and records; one more for each change that older code cannot read.
@@ -286,7 +286,7 @@ impl Checkpoints {
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
-        let written = guarded(|| self.try_transaction(work));
+        let written = self.try_transaction(work);
         if matches!(written, Err(CheckpointError::Redb(_) | CheckpointError::Damaged(_) | CheckpointError::Closed)) {
             self.reopen();
         }
@@ -299,11 +299,19 @@ impl Checkpoints {
     ) -> Result<(), CheckpointError> {
         let database = self.database.read();
         let database = database.as_ref().ok_or(CheckpointError::Closed)?;
-        let mut transaction = database.begin_write().map_err(redb::Error::from)?;
-        transaction.set_quick_repair(true);
-        work(&transaction)?;
-        transaction.commit().map_err(redb::Error::from)?;
-        Ok(())
+        let transaction = guarded(|| {
+            let mut transaction = database.begin_write().map_err(redb::Error::from)?;
+            transaction.set_quick_repair(true);
+            Ok(transaction)
+        })?;
+        match guarded(|| work(&transaction)) {
+            Ok(()) => guarded(|| Ok(transaction.commit().map_err(redb::Error::from)?)),
+            Err(e) => {
+                // By itself, since it may panic too, and must not do so while another panic unwinds.
+                guard::close_one(transaction);
+                Err(e)
+            }
+        }
     }
 
     /// redb refuses everything after an error of the disk until the file is opened again, so that the next try would

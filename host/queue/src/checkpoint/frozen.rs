@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::Serialize;
 
-use super::{CHUNKS, CheckpointError, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, read};
+use super::{CHUNKS, CheckpointError, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, read, with_table};
 use crate::chunk::{Chunk, seal};
 use crate::commit::{Offset, QueueId, Stored};
 use crate::dedup::{self, WINDOW_MS};
@@ -108,10 +108,10 @@ impl Frozen {
         for (name, publisher) in &self.publishers {
             match publisher {
                 Some(publisher) => put(transaction, PUBLISHERS, name.as_str(), ("publishers", publisher))?,
-                None => {
-                    let mut table = transaction.open_table(PUBLISHERS).map_err(redb::Error::from)?;
+                None => with_table(transaction, PUBLISHERS, |table| {
                     table.remove(name.as_str()).map_err(redb::Error::from)?;
-                }
+                    Ok(())
+                })?,
             }
         }
         self.write_dedup(transaction)?;
@@ -120,9 +120,8 @@ impl Frozen {
 
     /// One row for the fresh ids; rows whose newest id has left the window go.
     fn write_dedup(&self, transaction: &WriteTransaction) -> Result<(), CheckpointError> {
-        let mut old = Vec::new();
-        {
-            let table = transaction.open_table(DEDUP).map_err(redb::Error::from)?;
+        with_table(transaction, DEDUP, |table| {
+            let mut old = Vec::new();
             for row in table.iter().map_err(redb::Error::from)? {
                 let (key, row) = row.map_err(redb::Error::from)?;
                 let packed: serde_bytes::ByteBuf = read("dedup", key.value(), row.value())?;
@@ -131,12 +130,11 @@ impl Frozen {
                 }
                 old.push(key.value());
             }
-        }
-        let mut table = transaction.open_table(DEDUP).map_err(redb::Error::from)?;
-        for key in old {
-            table.remove(key).map_err(redb::Error::from)?;
-        }
-        drop(table);
+            for key in old {
+                table.remove(key).map_err(redb::Error::from)?;
+            }
+            Ok(())
+        })?;
         match self.dedup.is_empty() {
             true => Ok(()),
             false => put(transaction, DEDUP, self.position, ("dedup", serde_bytes::Bytes::new(&self.dedup))),
@@ -176,8 +174,17 @@ impl FrozenQueue {
 
     fn write(&self, transaction: &WriteTransaction, written: &mut Written) -> Result<(), CheckpointError> {
         put(transaction, QUEUES, self.id.0, ("queues", &self.row))?;
-        let mut chunks = transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
-        let mut index = transaction.open_table(INDEX).map_err(redb::Error::from)?;
+        with_table(transaction, CHUNKS, |chunks| {
+            with_table(transaction, INDEX, |index| self.write_messages(chunks, index, written))
+        })
+    }
+
+    fn write_messages(
+        &self,
+        chunks: &mut redb::Table<'_, (u32, u64), &'static [u8]>,
+        index: &mut redb::Table<'_, (u32, u64), &'static [u8]>,
+        written: &mut Written,
+    ) -> Result<(), CheckpointError> {
         let below = (self.id.0, 0)..(self.id.0, self.floor.0);
         chunks.retain_in(below.clone(), |_, _| false).map_err(redb::Error::from)?;
         index.retain_in(below, |_, _| false).map_err(redb::Error::from)?;
@@ -195,16 +202,16 @@ impl FrozenQueue {
                 let chunk: Chunk = read("chunks", format!("{key:?}"), row.value())?;
                 messages.extend(chunk.messages.into_iter().filter(|(offset, _)| live.binary_search(offset).is_ok()));
             }
-            self.put_chunks(std::mem::take(&mut messages), &mut chunks, &mut index, written)?;
+            self.put_chunks(std::mem::take(&mut messages), chunks, index, written)?;
         }
-        self.put_chunks(self.messages.clone(), &mut chunks, &mut index, written)
+        self.put_chunks(self.messages.clone(), chunks, index, written)
     }
 
     fn put_chunks(
         &self,
         messages: Vec<(Offset, Arc<Stored>)>,
-        chunks: &mut redb::Table<'_, (u32, u64), &[u8]>,
-        index: &mut redb::Table<'_, (u32, u64), &[u8]>,
+        chunks: &mut redb::Table<'_, (u32, u64), &'static [u8]>,
+        index: &mut redb::Table<'_, (u32, u64), &'static [u8]>,
         written: &mut Written,
     ) -> Result<(), CheckpointError> {
         for chunk in Chunk::cut(self.id, messages) {
@@ -258,7 +265,8 @@ fn put<'k, K: redb::Key + 'static>(
     (name, value): (&'static str, &(impl Serialize + ?Sized)),
 ) -> Result<(), CheckpointError> {
     let row = seal(value).map_err(|source| CheckpointError::row(name, "", source))?;
-    let mut table = transaction.open_table(table).map_err(redb::Error::from)?;
-    table.insert(key, row.as_slice()).map_err(redb::Error::from)?;
-    Ok(())
+    with_table(transaction, table, |table| {
+        table.insert(key, row.as_slice()).map_err(redb::Error::from)?;
+        Ok(())
+    })
 }

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use redb::Database;
+use redb::{Database, Table, TableDefinition, WriteTransaction};
 
 use super::CheckpointError;
 
@@ -34,12 +34,29 @@ impl Drop for Guarded {
 
 /// What it cannot write is in the journal.
 pub(super) fn close(database: &mut Option<Database>) {
-    let database = database.take();
+    close_one(database.take());
+}
+
+/// Drops what may panic then.
+pub(super) fn close_one<T>(of_redb: T) {
     guarded(|| {
-        drop(database);
+        drop(of_redb);
         Ok(())
     })
     .ok();
+}
+
+/// Works on a table, and closes it. That may panic as well, which would end the process while another panic unwinds: so
+/// each is caught by itself.
+pub(super) fn with_table<K: redb::Key + 'static, T>(
+    transaction: &WriteTransaction,
+    definition: TableDefinition<'_, K, &'static [u8]>,
+    work: impl FnOnce(&mut Table<'_, K, &'static [u8]>) -> Result<T, CheckpointError>,
+) -> Result<T, CheckpointError> {
+    let mut table = transaction.open_table(definition).map_err(redb::Error::from)?;
+    let done = guarded(|| work(&mut table));
+    close_one(table);
+    done
 }
 
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
