@@ -4,6 +4,8 @@
 //! makes of its own configuration and whether `when` compiles is for those who load them.
 
 mod check;
+mod definitions;
+mod diff;
 mod graph;
 mod limits;
 mod notes;
@@ -24,6 +26,8 @@ use quipu_protocol::{Subject, SubjectPattern};
 use quipu_queue::{Durability, QueueLimits, Retention};
 use serde::Deserialize;
 
+pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind};
+pub(crate) use diff::{Change, Difference, diff};
 pub(crate) use limits::LimitsConfig;
 pub(crate) use problem::Problem;
 use quipu_router::Template;
@@ -240,6 +244,12 @@ pub(crate) enum ConfigError {
         /// In the file's order, at least one.
         problems: Vec<Problem>,
     },
+    /// What is in it together with what was defined at run time.
+    #[error("{}", .lines.join("\n"))]
+    Composed {
+        /// Each problem with its place, at least one.
+        lines: Vec<String>,
+    },
 }
 
 impl Config {
@@ -249,9 +259,7 @@ impl Config {
     ///
     /// [`ConfigError`] says everything that is wrong, with file, line, column and key.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read_error = |source| ConfigError::Read { path: path.into(), source };
-        let text = std::fs::read_to_string(path).map_err(read_error)?;
-        Self::parse(&text, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+        Self::load_with(path, &[]).map(|composed| composed.config)
     }
 
     /// As [`Config::load`], of a text; relative paths in it begin at `base_dir`.
@@ -260,10 +268,7 @@ impl Config {
     ///
     /// As [`Config::load`].
     pub(crate) fn parse(text: &str, file_name: &str, base_dir: &Path) -> Result<Self, ConfigError> {
-        let invalid = |problems| ConfigError::Invalid { file: file_name.into(), problems };
-        let toml = toml::Deserializer::parse(text).map_err(|e| invalid(vec![Problem::syntax(text, &e)]))?;
-        let raw = serde_path_to_error::deserialize(toml).map_err(|e| invalid(vec![Problem::shape(text, &e)]))?;
-        check::check(raw, text, base_dir).map_err(invalid)
+        Self::compose(text, file_name, base_dir, &[]).map(|composed| composed.config)
     }
 }
 

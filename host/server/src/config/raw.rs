@@ -14,7 +14,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::units::{ByteSize, HumanDuration};
-use super::{Order, Start};
+use super::{Kind, Order, Start};
 
 /// A value that has a default, with its place.
 pub(super) type Given<T> = Option<Spanned<T>>;
@@ -32,6 +32,16 @@ pub(super) struct Raw {
     pub(super) plugin: Named<Plugin>,
     pub(super) queue: Named<Queue>,
     pub(super) route: Vec<Spanned<Table<Route>>>,
+}
+
+impl Raw {
+    /// Whether it has a queue or route of this name.
+    pub(super) fn defines(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Queue => self.queue.contains_key(name),
+            Kind::Route => self.route.iter().any(|route| route.as_ref().0.name.as_ref() == name),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
