@@ -2,6 +2,7 @@
 
 mod check;
 mod connect;
+mod define;
 mod demo;
 mod ledger;
 mod list;
@@ -53,12 +54,19 @@ enum Command {
     /// Queues of a running router.
     #[command(subcommand)]
     Queue(list::QueueCommand),
+    /// Subscriptions of a running router.
+    #[command(subcommand)]
+    Subscription(define::SubscriptionCommand),
     /// Routes of a running router.
     #[command(subcommand)]
     Route(list::RouteCommand),
     /// Plugins of a running router.
     #[command(subcommand)]
     Plugin(list::PluginCommand),
+    /// Makes a running router what its configuration file says now, or says why not and changes nothing.
+    Reload(define::ReloadArgs),
+    /// Shows what `reload` would change.
+    Diff(define::ReloadArgs),
     /// The store as a whole.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -94,6 +102,9 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Status(args) => status::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Queue(command) => list::queues(command).await,
+        Command::Subscription(command) => define::subscriptions(command).await,
+        Command::Reload(args) => define::reload(args).await,
+        Command::Diff(args) => define::diff(args).await,
         Command::Route(command) => list::routes(command).await,
         Command::Plugin(command) => list::plugins(command).await,
         Command::Store(command) => store::run(command).await,

@@ -17,6 +17,8 @@ pub(crate) struct Services {
     pub(crate) store: Store,
     /// The routes.
     pub(crate) router: Router,
+    /// The configuration that it runs by.
+    pub(crate) live: Live,
     /// The plugins that were loaded, by name.
     pub(crate) plugins: Vec<PluginListing>,
     /// What may wait and be open at once.

@@ -1,5 +1,6 @@
 //! An admin stream: one call, one answer, both JSON. A call is short; what takes long is called again until it is done.
 
+mod define;
 mod ledger;
 mod longer;
 mod redrive;
@@ -16,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
+use crate::config::Kind;
 use crate::services::Services;
 pub(crate) use longer::Longer;
 
@@ -23,7 +25,10 @@ pub(crate) use longer::Longer;
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 /// Calls that are answered at a time; the rest waits.
 pub(crate) const CALLS_MAX: usize = 16;
-const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, plugin.list, status, store.backup, \
+const METHODS: &str = "queue.list, queue.show, queue.create, queue.change, queue.delete, queue.purge, queue.redrive, \
+                       subscription.create, subscription.pause, subscription.resume, subscription.seek, \
+                       subscription.delete, ledger, route.list, route.create, route.change, route.delete, route.pause, \
+                       route.resume, route.seek, plugin.list, status, config.reload, config.diff, store.backup, \
                        store.compact";
 
 pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
@@ -79,6 +84,36 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             longer::compact(services).await
         }
+        other => changing(other, payload, services).await,
+    }
+}
+
+/// Methods that change what the router is.
+async fn changing(method: &str, payload: &Bytes, services: &Arc<Services>) -> Result<Value, proto::Error> {
+    match method {
+        "config.reload" => {
+            let Nothing {} = arguments(method, payload)?;
+            define::reload(services).await
+        }
+        "config.diff" => {
+            let Nothing {} = arguments(method, payload)?;
+            define::diff(services).await
+        }
+        "queue.create" => define::create(Kind::Queue, arguments(method, payload)?, services).await,
+        "queue.change" => define::change(Kind::Queue, arguments(method, payload)?, services).await,
+        "queue.delete" => define::delete_queue(arguments(method, payload)?, services).await,
+        "queue.purge" => define::purge(arguments(method, payload)?, services).await,
+        "subscription.create" => define::create_subscription(arguments(method, payload)?, services).await,
+        "subscription.pause" => define::pause(arguments(method, payload)?, true, services).await,
+        "subscription.resume" => define::pause(arguments(method, payload)?, false, services).await,
+        "subscription.seek" => define::seek(arguments(method, payload)?, services).await,
+        "subscription.delete" => define::delete_subscription(arguments(method, payload)?, services).await,
+        "route.create" => define::create(Kind::Route, arguments(method, payload)?, services).await,
+        "route.change" => define::change(Kind::Route, arguments(method, payload)?, services).await,
+        "route.delete" => define::delete_route(arguments(method, payload)?, services).await,
+        "route.pause" => define::pause_route(arguments(method, payload)?, true, services).await,
+        "route.resume" => define::pause_route(arguments(method, payload)?, false, services).await,
+        "route.seek" => define::seek_route(arguments(method, payload)?, services).await,
         unknown => Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {METHODS}"))),
     }
 }
