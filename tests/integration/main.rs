@@ -8,6 +8,7 @@ mod demo;
 mod disk;
 mod hostile;
 mod limits;
+mod live;
 mod memory;
 mod operations;
 mod publishers;
