@@ -48,12 +48,13 @@ pub struct Delivery {
     token_next: u64,
 }
 
-/// How far a message that is handled alone has come.
+/// How far a message that is handled alone has come. With the line that it was found in, which it would not be found in
+/// again where it cannot be read for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alone {
     Nothing,
-    Asked(Offset),
-    Isolated(Offset),
+    Asked(Offset, Line),
+    Isolated(Offset, Line),
     InFlight(Token),
 }
 
@@ -113,13 +114,20 @@ impl Delivery {
             Event::Parked { token, until_ms, why } => self.park(token, until_ms, why),
             Event::Refused(token) => self.refused(now_ms, token),
             Event::GiveBack(token) => self.give_back(token),
-            Event::Isolated(offset) if self.alone == Alone::Asked(offset) => self.alone = Alone::Isolated(offset),
+            Event::Unreadable { token, until_ms } => self.unreadable(token, until_ms),
+            Event::Isolated(offset) => {
+                if let Alone::Asked(asked, line) = self.alone
+                    && asked == offset
+                {
+                    self.alone = Alone::Isolated(offset, line);
+                }
+            }
             Event::Trimmed(below) => {
                 self.next = self.next.max(below);
                 self.forget(|offset| offset < below);
             }
             Event::Removed(offset) if offset <= self.next => self.forget(|other| other == offset),
-            Event::Available | Event::Isolated(_) | Event::Removed(_) | Event::Tick => {}
+            Event::Available | Event::Removed(_) | Event::Tick => {}
         }
         self.unpark(now_ms);
     }
@@ -244,6 +252,13 @@ impl Delivery {
         }
     }
 
+    /// Its consumer never saw it, and so has the credit for another.
+    fn unreadable(&mut self, token: Token, until_ms: u64) {
+        let Some(consumer) = self.flights.get(token).and_then(|flight| self.consumers.id(flight.seat)) else { return };
+        self.change_room(consumer, Consumers::undeliver);
+        self.park(token, until_ms, Why::Returned);
+    }
+
     fn unpark(&mut self, now_ms: u64) {
         while let Some(&(_, offset, why, line)) = self.parked.first().filter(|(until_ms, ..)| *until_ms <= now_ms) {
             self.parked.pop_first();
@@ -298,7 +313,7 @@ impl Delivery {
             SetAside::Plain(returned) => returned.retain(|offset, _| !is_gone(*offset)),
             SetAside::Keyed(keyed) => keyed.forget(&is_gone, &self.flights),
         }
-        if let Alone::Asked(offset) | Alone::Isolated(offset) = self.alone
+        if let Alone::Asked(offset, _) | Alone::Isolated(offset, _) = self.alone
             && is_gone(offset)
         {
             self.alone = Alone::Nothing;
@@ -334,19 +349,21 @@ impl Delivery {
         }
         let candidate = match self.alone {
             Alone::Nothing => self.first(view)?,
-            Alone::Asked(_) | Alone::InFlight(_) => return None,
-            Alone::Isolated(offset) => self.find(offset, view)?,
+            Alone::Asked(..) | Alone::InFlight(_) => return None,
+            Alone::Isolated(offset, line) => self.find(offset, line, view)?,
         };
         let mark = view.mark(candidate.offset);
         if mark.crashes >= CRASHES_ALONE && self.alone == Alone::Nothing {
             // What is behind it waits as well, so that it is not overtaken for ever.
-            return self.flights.is_empty().then(|| self.isolate(candidate.offset));
+            return self.flights.is_empty().then(|| self.isolate(&candidate));
         }
         Some(self.begin(now_ms, candidate, mark, view))
     }
 
-    fn isolate(&mut self, offset: Offset) -> Action {
-        self.alone = Alone::Asked(offset);
+    fn isolate(&mut self, candidate: &Candidate) -> Action {
+        let offset = candidate.offset;
+        let line = candidate.line.map_or(Line::Single(offset), |(line, _)| line);
+        self.alone = Alone::Asked(offset, line);
         Action::Isolate { offset }
     }
 
@@ -364,7 +381,7 @@ impl Delivery {
             SetAside::Plain(returned) => drop(returned.remove(&offset)),
             SetAside::Keyed(keyed) => keyed.took_off(line, offset, &self.flights),
         }
-        if matches!(self.alone, Alone::Isolated(_)) {
+        if matches!(self.alone, Alone::Isolated(..)) {
             self.alone = Alone::InFlight(token);
         }
         let consumer = self.consumers.id(seat).unwrap_or(ConsumerId(u64::MAX));
@@ -386,9 +403,9 @@ impl Delivery {
     }
 
     /// This one, if a consumer may have it.
-    fn find(&mut self, offset: Offset, view: &impl View) -> Option<Candidate> {
+    fn find(&mut self, offset: Offset, line: Line, view: &impl View) -> Option<Candidate> {
         if let SetAside::Keyed(keyed) = &self.set_aside {
-            return keyed.get(Line::new(view.key(offset), offset), offset).map(Candidate::from);
+            return keyed.get(line, offset).map(Candidate::from);
         }
         let seat = self.next_seat()?;
         let SetAside::Plain(returned) = &self.set_aside else { return None };

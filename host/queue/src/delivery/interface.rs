@@ -98,6 +98,14 @@ pub enum Event {
         /// [`Why::Nacked`] or [`Why::Expired`].
         why: Why,
     },
+    /// What [`Action::Deliver`] said cannot be read and was handed to nobody: it costs no credit and no attempt, and is
+    /// tried again.
+    Unreadable {
+        /// Of the delivery.
+        token: Token,
+        /// Not before this time, in Unix milliseconds.
+        until_ms: u64,
+    },
     /// A settlement that began came to nothing: the delivery stands.
     Refused(Token),
     /// A delivery is undone, settling or not: no attempt, and at once free again.

@@ -8,6 +8,8 @@ use super::*;
 #[derive(Debug)]
 struct Known {
     keys: Vec<Option<u64>>,
+    /// Whether messages can be read at the moment.
+    readable: bool,
     gone: BTreeSet<u64>,
     marks: BTreeMap<u64, Mark>,
     delivered_through: u64,
@@ -28,7 +30,7 @@ impl View for Known {
     }
 
     fn key(&self, offset: Offset) -> Option<u64> {
-        self.keys[usize::try_from(offset.0).expect("an offset")]
+        self.keys[usize::try_from(offset.0).expect("an offset")].filter(|_| self.readable)
     }
 
     fn delivered_through(&self) -> Offset {
@@ -58,6 +60,7 @@ impl Play {
     fn with(terms: Terms) -> Self {
         let known = Known {
             keys: Vec::new(),
+            readable: true,
             gone: BTreeSet::new(),
             marks: BTreeMap::new(),
             delivered_through: 1 << 40,
@@ -381,6 +384,29 @@ fn what_was_perhaps_handed_out_before_says_so() {
     play.known.returned_below = 2;
     play.known.marks.insert(1, Mark { attempts: 1, crashes: 1 });
     assert_eq!(play.play("+3, join a, a=9, back 1"), "a<-0#1? a<-1#2/2 a<-2#3 a<-0#4!");
+}
+
+#[test]
+fn a_message_that_cannot_be_read_for_a_moment_is_still_handled_alone() {
+    for was_readable in [true, false] {
+        let mut play = Play::new(Mode::KeyShared);
+        play.known.readable = was_readable;
+        assert_eq!(play.play("crash 0 3, +ab, join a, a=9"), "alone 0");
+        play.known.readable = !was_readable;
+        assert_eq!(play.play("isolated 0, ack 1"), "a<-0#1 a<-1#2");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_takes_no_credit() {
+    for mode in [Mode::Shared, Mode::KeyShared, Mode::Exclusive] {
+        let mut play = Play::new(mode);
+        assert_eq!(play.play("+2, join a, a=1"), "a<-0#1");
+        play.delivery.handle(0, Event::Unreadable { token: Token(1), until_ms: 5 });
+        play.drain();
+        assert_eq!(play.play("~5"), "a<-1#2");
+        assert_eq!(play.play("a=2"), "a<-0#3!");
+    }
 }
 
 #[test]

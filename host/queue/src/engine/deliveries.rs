@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Engine, Now, Reader, is_immediate};
 use crate::checkpoint::Checkpoints;
 use crate::commit::{Offset, QueueId, Stored, SubscriptionId};
-use crate::delivery::{Action, ConsumerId, Delivery as Deliverer, Event, Terms, Token, View, Why};
+use crate::delivery::{Action, ConsumerId, Delivery as Deliverer, Event, Terms, Token, View};
 use crate::plan::{Finish, Settle, SettleError, Settlement, Settler};
 use crate::request::{Begun, Credit, Gathered, Joined, Reply, Sink, Subscribe};
 use crate::state::{Mark, Queue, State, Subscription};
@@ -205,7 +205,7 @@ impl Engine {
                         let Some(stored) = self.charge(id, consumer, offset) else {
                             // Never altered, never skipped in silence: it is tried again.
                             let until_ms = now.ms.saturating_add(UNREADABLE_MS);
-                            self.handle(now, id, Event::Parked { token, until_ms, why: Why::Returned });
+                            self.handle(now, id, Event::Unreadable { token, until_ms });
                             continue;
                         };
                         let handed = Delivery { token, offset, attempt, crashes, why, stored };
