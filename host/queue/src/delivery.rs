@@ -260,7 +260,7 @@ impl Delivery {
         if self.consumers.id(flight.seat).is_none() {
             self.give_back(token);
         } else if flight.deadline_ms < u64::MAX {
-            let again_ms = now_ms + self.terms.ack_deadline_ms.unwrap_or_default();
+            let again_ms = self.terms.ack_deadline_ms.map_or(u64::MAX, |ms| now_ms + ms);
             let deadline_ms = if flight.deadline_ms > now_ms { flight.deadline_ms } else { again_ms };
             self.flights.set_deadline(token, deadline_ms);
         }

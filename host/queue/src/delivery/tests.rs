@@ -350,6 +350,16 @@ fn a_refused_settlement_has_its_deadline_again() {
 }
 
 #[test]
+fn a_refused_settlement_has_no_deadline_where_there_is_none_any_more() {
+    let terms = Terms { mode: Mode::Shared, in_flight_max: 9, ack_deadline_ms: Some(100) };
+    let mut play = Play::with(terms);
+    assert_eq!(play.play("join a, a=1, +1, ~100"), "a<-0#1 expire 1");
+    play.delivery.set_terms(Terms { ack_deadline_ms: None, ..terms });
+    play.delivery.handle(100, Event::Refused(Token(1)));
+    assert_eq!(play.play("~500, ack 1"), "");
+}
+
+#[test]
 fn a_deadline_can_be_extended_and_cut() {
     check_deadline(
         "join a, a=9, +2, ~90, extend 1 50, ~10, ~39, ~1, extend 1 9",
