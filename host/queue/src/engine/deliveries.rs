@@ -186,7 +186,7 @@ impl Engine {
         let event = match finish {
             Ok(Finish::Gone | Finish::Stale) => Event::Settled(token),
             Ok(Finish::Back) => Event::GiveBack(token),
-            Ok(Finish::Park { delay_ms, why, .. }) => {
+            Ok(Finish::Park { delay_ms, why }) => {
                 Event::Parked { token, until_ms: now.ms.saturating_add(*delay_ms), why: *why }
             }
             Err(_) => Event::Refused(token),
