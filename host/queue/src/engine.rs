@@ -282,11 +282,11 @@ impl Engine {
                 let (id, named) = (source.id, source.named.clone());
                 let messages = messages.into_iter();
                 let publish = Gathered::Publish { messages, source, results: Vec::new(), reply };
-                if let Some((from, session)) = named
-                    && self.sessions.get(&from.name) != Some(&session)
+                if let Some((run, session)) = named
+                    && self.sessions.get(&run.name) != Some(&session)
                 {
                     let Gathered::Publish { messages, reply, .. } = publish else { return };
-                    return reply.give(Ok(messages.map(|_| Err(PublishError::Fenced(from.name.clone()))).collect()));
+                    return reply.give(Ok(messages.map(|_| Err(PublishError::Fenced(run.name.clone()))).collect()));
                 }
                 // In order, so whatever comes behind one that waits waits as well.
                 if self.blocked.holds(id) {

@@ -21,7 +21,7 @@ use crate::commit::{
 use crate::state::{Bodies, Publisher, Queue, State};
 
 pub use define::DefineQueueError;
-pub(crate) use publish::{Attempted, From, NewEpoch};
+pub(crate) use publish::{Attempted, NewEpoch, Run};
 pub use redrive::{Redrive, Redriven, Wanted};
 pub use settle::backoff;
 pub(crate) use settle::{Finish, Settler};
