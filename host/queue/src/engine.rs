@@ -243,7 +243,7 @@ impl Engine {
         let sync = self.sync_due_us.filter(|_| self.writing.as_ref().is_none_or(|writing| writing.full.is_some()));
         let seal = self.seal_due_us.filter(|_| idle && self.gathered.is_empty());
         let paced = self.pace.next_us().filter(|_| idle && !self.gathered.is_empty());
-        let looks = !self.blocked.is_empty() || self.disk_is_low || self.state.queues.values().any(|q| q.is_log());
+        let looks = !self.blocked.is_empty() || self.disk_is_low || !self.state.logs.is_empty();
         let look = looks.then_some(self.looked_us + LOOK_INTERVAL_US);
         // What a commit without a record woke.
         let active = (!self.active.is_empty()).then_some(now.us);
