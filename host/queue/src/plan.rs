@@ -168,6 +168,12 @@ impl<'a> Plan<'a> {
         self.push(Operation::Isolate { subscription, offset }, 0, volatile);
     }
 
+    /// The message that was handed out alone came back.
+    pub(crate) fn release(&mut self, subscription: SubscriptionId) {
+        let volatile = self.is_volatile(subscription);
+        self.push(Operation::Release { subscription }, 0, volatile);
+    }
+
     fn is_volatile(&self, subscription: SubscriptionId) -> bool {
         self.state.subscription(subscription).is_some_and(|(queue, _)| queue.is_in_memory_alone())
     }

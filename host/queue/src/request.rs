@@ -184,6 +184,9 @@ pub(crate) enum Gathered {
         subscription: SubscriptionId,
         offset: Offset,
     },
+    Release {
+        subscription: SubscriptionId,
+    },
     Subscribe {
         subscribe: Subscribe,
         sink: Sink,
@@ -254,6 +257,10 @@ impl Gathered {
                 plan.isolate(subscription, offset);
                 Answer::Isolated(subscription, offset)
             }
+            Self::Release { subscription } => {
+                plan.release(subscription);
+                return (None, Rest::Nothing);
+            }
             Self::Subscribe { subscribe, sink, reply } => {
                 let Subscribe { queue, name, mode, start, .. } = &subscribe;
                 match plan.subscribe(queue, name, mode.unwrap_or_default(), *start) {
@@ -286,7 +293,7 @@ impl Gathered {
             Self::Settle { reply, .. } => reply.give(Err(failed)),
             Self::Subscribe { reply, .. } => reply.give(Err(failed.into())),
             Self::Redrive { reply, .. } => reply.give(Err(failed)),
-            Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } => {}
+            Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } | Self::Release { .. } => {}
         }
     }
 

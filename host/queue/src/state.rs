@@ -137,6 +137,7 @@ impl State {
                 let known = self.subscription_mut(subscription)?;
                 known.isolated = Some(offset).filter(|offset| !known.settled.contains(*offset));
             }
+            Operation::Release { subscription } => self.subscription_mut(subscription)?.isolated = None,
             Operation::Trim { queue, below } => self.tail_bytes -= self.queue_mut(queue)?.trim(below),
             Operation::Remove { queue, offset } => self.tail_bytes -= self.queue_mut(queue)?.remove(offset),
             Operation::Publisher { name, epoch, sequence, refused, stored } => {

@@ -120,6 +120,7 @@ impl World {
                     *most = definition.in_flight_max.max(*most);
                 }
                 Operation::Isolate { .. } => self.hit("messages handled alone"),
+                Operation::Release { .. } => self.hit("messages handled alone that come back"),
                 Operation::DefineSubscription { queue, name, floor, .. } => {
                     self.defined_in = sequence;
                     self.check_floor(*queue, name, floor.0);
