@@ -40,6 +40,8 @@ pub struct Delivery {
     /// The last mark that was asked for.
     asked: Offset,
     alone: Alone,
+    /// Whether the state may still take a message for the only one in flight that is not.
+    releases: bool,
     flights: Flights,
     /// With the line, so that a message which cannot be read for a moment still finds its own.
     parked: BTreeSet<(u64, Offset, Why, Line)>,
@@ -85,6 +87,8 @@ impl Delivery {
             next: floor,
             asked: Offset(0),
             alone: Alone::Nothing,
+            // Of an earlier run.
+            releases: true,
             flights: Flights::default(),
             parked: BTreeSet::new(),
             set_aside: match terms.mode {
@@ -136,6 +140,9 @@ impl Delivery {
     pub fn poll_action(&mut self, now_ms: u64, view: &impl View) -> Option<Action> {
         if let Some(expire) = self.expire(now_ms) {
             return Some(expire);
+        }
+        if let Some(release) = self.release(view) {
+            return Some(release);
         }
         self.skip_settled(view);
         if let Some(advance) = self.advance(view) {
@@ -275,7 +282,7 @@ impl Delivery {
         if self.consumers.id(flight.seat).is_none() {
             self.give_back(token);
         } else if flight.deadline_ms < u64::MAX {
-            let again_ms = now_ms + self.terms.ack_deadline_ms.unwrap_or_default();
+            let again_ms = self.terms.ack_deadline_ms.map_or(u64::MAX, |ms| now_ms + ms);
             let deadline_ms = if flight.deadline_ms > now_ms { flight.deadline_ms } else { again_ms };
             self.flights.set_deadline(token, deadline_ms);
         }
@@ -295,7 +302,7 @@ impl Delivery {
     fn take(&mut self, token: Token) -> Option<Flight> {
         let flight = self.flights.remove(token)?;
         if self.alone == Alone::InFlight(token) {
-            self.alone = Alone::Nothing;
+            (self.alone, self.releases) = (Alone::Nothing, true);
         }
         if let SetAside::Keyed(keyed) = &mut self.set_aside {
             keyed.landed(flight.line(), &self.flights);
@@ -324,6 +331,15 @@ impl Delivery {
         let due = self.flights.first_due().filter(|flight| flight.deadline_ms <= now_ms)?;
         let (token, consumer) = (due.token, self.consumers.id(due.seat)?);
         Some(Action::Expire { consumer, token, held: self.flights.begin(token)? })
+    }
+
+    /// What came back, or waits for a consumer, did nothing should the router crash now.
+    fn release(&mut self, view: &impl View) -> Option<Action> {
+        if self.consumers.len() == 0 && matches!(self.alone, Alone::Isolated(_)) {
+            (self.alone, self.releases) = (Alone::Nothing, true);
+        }
+        let releases = std::mem::take(&mut self.releases);
+        view.isolated().filter(|_| releases).map(|offset| Action::Release { offset })
     }
 
     fn skip_settled(&mut self, view: &impl View) {

@@ -57,6 +57,8 @@ pub trait View {
     fn delivered_through(&self) -> Offset;
     /// What is unsettled below this was perhaps handed out before an unclean stop.
     fn returned_below(&self) -> Offset;
+    /// What is taken for the only one in flight, should the router stop uncleanly now.
+    fn isolated(&self) -> Option<Offset>;
 }
 
 /// Why a message is delivered.
@@ -146,6 +148,11 @@ pub enum Action {
     },
     /// Make durable that this message is the only one in flight, then say [`Event::Isolated`].
     Isolate {
+        /// Which message.
+        offset: Offset,
+    },
+    /// Make durable that this message is not in flight any more, nor settled.
+    Release {
         /// Which message.
         offset: Offset,
     },

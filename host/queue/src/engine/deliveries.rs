@@ -61,6 +61,10 @@ impl View for Seen<'_> {
     fn returned_below(&self) -> Offset {
         self.subscription.returned_below
     }
+
+    fn isolated(&self) -> Option<Offset> {
+        self.subscription.isolated
+    }
 }
 
 impl Engine {
@@ -186,7 +190,7 @@ impl Engine {
         let event = match finish {
             Ok(Finish::Gone | Finish::Stale) => Event::Settled(token),
             Ok(Finish::Back) => Event::GiveBack(token),
-            Ok(Finish::Park { delay_ms, why, .. }) => {
+            Ok(Finish::Park { delay_ms, why }) => {
                 Event::Parked { token, until_ms: now.ms.saturating_add(*delay_ms), why: *why }
             }
             Err(_) => Event::Refused(token),
@@ -213,6 +217,7 @@ impl Engine {
                     }
                     Action::Advance { through } => self.gather(Gathered::Deliverable { subscription: id, through }),
                     Action::Isolate { offset } => self.gather(Gathered::Isolate { subscription: id, offset }),
+                    Action::Release { .. } => self.gather(Gathered::Release { subscription: id }),
                     Action::Expire { token, held, .. } => {
                         let Some(queue) = self.state.subscriptions.get(&id).copied() else { continue };
                         let settler = Settler { queue, subscription: id, held };
