@@ -21,7 +21,7 @@ use crate::commit::{
 use crate::state::{Bodies, Publisher, Queue, State};
 
 pub use define::DefineQueueError;
-pub(crate) use publish::{Attempted, From, NewEpoch};
+pub(crate) use publish::{Attempted, NewEpoch, Run};
 pub use redrive::{Redrive, Redriven, Wanted};
 pub use settle::backoff;
 pub(crate) use settle::{Finish, Settler};
@@ -166,6 +166,12 @@ impl<'a> Plan<'a> {
     pub(crate) fn isolate(&mut self, subscription: SubscriptionId, offset: Offset) {
         let volatile = self.is_volatile(subscription);
         self.push(Operation::Isolate { subscription, offset }, 0, volatile);
+    }
+
+    /// The message that was handed out alone came back.
+    pub(crate) fn release(&mut self, subscription: SubscriptionId) {
+        let volatile = self.is_volatile(subscription);
+        self.push(Operation::Release { subscription }, 0, volatile);
     }
 
     fn is_volatile(&self, subscription: SubscriptionId) -> bool {

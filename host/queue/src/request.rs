@@ -11,8 +11,8 @@ use crate::checkpoint::Checkpoints;
 use crate::commit::{Mode, Offset, Outcome, QueueId, SubscriptionId};
 use crate::delivery::{ConsumerId, Token};
 use crate::plan::{
-    Attempted, DefineQueueError, Finish, From, NewEpoch, Plan, PublishError, Published, QueueSettings, Receipt,
-    Redrive, Redriven, Settle, SettleError, Settlement, Settler,
+    Attempted, DefineQueueError, Finish, NewEpoch, Plan, PublishError, Published, QueueSettings, Receipt, Redrive,
+    Redriven, Run, Settle, SettleError, Settlement, Settler,
 };
 use crate::store::{Delivery, Start, StoreFailed, StoreInfo, SubscribeError};
 
@@ -81,7 +81,7 @@ pub(crate) type Sink = Box<dyn FnMut(Vec<Delivery>) + Send>;
 pub(crate) struct Source {
     pub(crate) id: u64,
     /// A run of a named publisher, and which stream of that run.
-    pub(crate) named: Option<(From, u64)>,
+    pub(crate) named: Option<(Run, u64)>,
 }
 
 /// A named publisher's stream that was let in.
@@ -184,6 +184,9 @@ pub(crate) enum Gathered {
         subscription: SubscriptionId,
         offset: Offset,
     },
+    Release {
+        subscription: SubscriptionId,
+    },
     Subscribe {
         subscribe: Subscribe,
         sink: Sink,
@@ -254,6 +257,10 @@ impl Gathered {
                 plan.isolate(subscription, offset);
                 Answer::Isolated(subscription, offset)
             }
+            Self::Release { subscription } => {
+                plan.release(subscription);
+                return (None, Rest::Nothing);
+            }
             Self::Subscribe { subscribe, sink, reply } => {
                 let Subscribe { queue, name, mode, start, .. } = &subscribe;
                 match plan.subscribe(queue, name, mode.unwrap_or_default(), *start) {
@@ -286,7 +293,7 @@ impl Gathered {
             Self::Settle { reply, .. } => reply.give(Err(failed)),
             Self::Subscribe { reply, .. } => reply.give(Err(failed.into())),
             Self::Redrive { reply, .. } => reply.give(Err(failed)),
-            Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } => {}
+            Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } | Self::Release { .. } => {}
         }
     }
 
@@ -312,9 +319,9 @@ fn plan_publish(
     mut results: Vec<Result<Receipt, PublishError>>,
     reply: Reply<PublishAnswer>,
 ) -> (Option<Answer>, Rest) {
-    let from = source.named.as_ref().map(|(from, _)| from);
+    let run = source.named.as_ref().map(|(run, _)| run);
     while let Some(message) = messages.as_slice().first() {
-        match plan.publish(message, from) {
+        match plan.publish(message, run) {
             Attempted::Done(result) => results.push(result),
             Attempted::Blocked(queue) => {
                 return (None, Rest::Blocked(queue, Gathered::Publish { messages, source, results, reply }));

@@ -67,7 +67,7 @@ impl Plan<'_> {
             (Some(known), Start::New) => known.next,
             (Some(known), Start::First) => known.floor(),
             (Some(known), Start::Offset(offset)) => offset.clamp(known.floor(), known.next),
-            (Some(known), Start::Time(ms)) => known.since(ms).clamp(known.floor(), known.next),
+            (Some(known), Start::Time(ms)) => known.known_before(ms).clamp(known.floor(), known.next),
             (None, _) => Offset(0),
         };
         self.subscriptions_made.insert((queue, name.to_owned()), id);

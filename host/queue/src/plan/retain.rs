@@ -10,11 +10,12 @@ const TRIMMED_MAX: u64 = 100_000;
 impl Plan<'_> {
     /// Trims every log that is over its retention.
     pub(crate) fn retain(&mut self) {
-        let over = |(id, queue): (&QueueId, &Queue)| {
+        let over = |id: &QueueId| {
+            let queue = &self.state.queues[id];
             let below = self.retained_from(queue);
             (below > queue.floor()).then_some((*id, below, queue.is_in_memory_alone()))
         };
-        let trims: Vec<_> = self.state.queues.iter().filter(|(_, queue)| queue.is_log()).filter_map(over).collect();
+        let trims: Vec<_> = self.state.logs.iter().filter_map(over).collect();
         for (queue, below, volatile) in trims {
             self.push(Operation::Trim { queue, below }, 0, volatile);
         }
