@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use quipu_protocol::Message;
 use quipu_queue::{Delivery, Offset, Outcome, Output, Settle, SettleError, Settlement, backoff};
@@ -177,7 +177,7 @@ impl Work {
         match Message::decode(stored.header.clone(), stored.payload.clone()) {
             Ok(message) => {
                 slice.attempts += 1;
-                let decision = self.chain.attempt(message, delivery.attempt, now_ms(), &mut self.plugins);
+                let decision = self.chain.attempt(message, delivery.attempt, quipu_queue::now_ms(), &mut self.plugins);
                 self.decide(delivery, decision)
             }
             Err(e) => {
@@ -337,11 +337,6 @@ impl Work {
 
 fn output_bytes(output: &Output) -> usize {
     output.header.len() + output.payload.as_ref().map_or(0, bytes::Bytes::len)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

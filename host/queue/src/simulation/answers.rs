@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
 use super::ask::{Ask, Item};
+use super::model::{Queue, Reader};
 use super::world::{Event, Kind, Stage, World};
 use crate::commit::{Durability, Offset, QueueId, SubscriptionId};
 use crate::plan::{PublishError, Receipt, SettleError};
@@ -32,6 +33,7 @@ impl World {
                 if answer.is_ok() {
                     self.is_positive();
                     self.promised = self.promised.max(self.defined_in);
+                    self.set_ack_deadlines();
                 }
                 if let (Some(Ask::Define(settings)), Ok(Err(_))) = (asked, answer) {
                     panic!("queue {} was not defined", settings.name);
@@ -276,18 +278,13 @@ impl World {
             return assert_eq!(*why, SettleError::Stale, "{item:?}");
         }
         let (_, queue, reader) = self.model.reader(subscription).expect("a subscription");
-        let (deadline_ms, in_memory) = (queue.definition.ack_deadline_ms, queue.is_in_memory());
-        let changes = !self.definitions_before.contains(&queue.definition);
-        let is_pending = reader.pending.contains(&item.offset);
-        if *why == SettleError::Stale && self.uncertain.contains(&(subscription, item.offset)) {
-            return;
-        }
+        let (in_memory, is_pending) = (queue.is_in_memory(), reader.pending.contains(&item.offset));
         if *why == SettleError::Stale {
             assert!(in_memory || !is_pending, "{item:?} is called stale and is not");
             return self.land((subscription, item.offset));
         }
         let is_there = self.consumers.contains_key(&consumer);
-        let now_ms = self.now.ms;
+        let (now_ms, again_ms) = (self.now.ms, self.deadline_ms(subscription));
         let Some(flights) = self.flights.get_mut(&subscription) else { return };
         let Some(flight) = flights.get_mut(&item.offset) else { return };
         if !is_there {
@@ -295,11 +292,7 @@ impl World {
         }
         flight.stage = Stage::Held;
         if flight.deadline_ms <= now_ms {
-            flight.deadline_ms = now_ms + deadline_ms;
-            flight.is_uncertain = changes;
-            if changes {
-                self.uncertain.insert((subscription, item.offset));
-            }
+            flight.deadline_ms = again_ms;
         }
     }
 
@@ -315,6 +308,16 @@ impl World {
         assert_eq!(reader.mode, joined.mode);
         known.subscription = Some(*id);
         known.id = Some(joined.consumer);
+        let ack_deadline_ms = ack_deadline_ms(queue, reader);
+        self.ack_deadlines_ms.entry(*id).or_insert(ack_deadline_ms);
+    }
+
+    /// What was asked of queues holds from here on.
+    fn set_ack_deadlines(&mut self) {
+        for (id, known_ms) in &mut self.ack_deadlines_ms {
+            let (_, queue, reader) = self.model.reader(*id).expect("a subscription");
+            *known_ms = ack_deadline_ms(queue, reader);
+        }
     }
 
     /// A new subscription begins where it was asked to.
@@ -333,6 +336,11 @@ impl World {
         });
         assert!(asked, "subscription {name} begins at {floor}, and nobody asked for that");
     }
+}
+
+/// Routes have none.
+fn ack_deadline_ms(queue: &Queue, reader: &Reader) -> u64 {
+    if reader.name.starts_with("route:") { 0 } else { queue.definition.ack_deadline_ms }
 }
 
 trait Offsets {

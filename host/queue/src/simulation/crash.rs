@@ -243,7 +243,7 @@ impl World {
         self.begun.clear();
         self.not_before.clear();
         self.settled_in.clear();
-        self.uncertain.clear();
+        self.ack_deadlines_ms.clear();
         self.gone.clear();
         self.consumers.clear();
         self.asks.clear();

@@ -255,6 +255,7 @@ impl Model {
                 let reader = self.reader_mut(*subscription);
                 reader.isolated = Some(offset.0).filter(|offset| reader.pending.contains(offset));
             }
+            Operation::Release { subscription } => self.reader_mut(*subscription).isolated = None,
             Operation::Trim { queue, below } => {
                 context.trimmed.insert(*queue);
                 self.trim(*queue, below.0);
