@@ -100,7 +100,7 @@ impl Delivery {
         }
     }
 
-    /// Sets limit and deadline for what is begun from now on; the mode stays.
+    /// Sets limit and deadline for what is begun from now on, and whether anything is; the mode stays.
     pub fn set_terms(&mut self, terms: Terms) {
         self.terms = Terms { mode: self.terms.mode, ..terms.within_limits() };
     }
@@ -130,6 +130,10 @@ impl Delivery {
                 self.next = self.next.max(below);
                 self.forget(|offset| offset < below);
             }
+            Event::Sought(floor) => {
+                self.forget(|_| true);
+                (self.next, self.asked, self.alone) = (floor, Offset(0), Alone::Nothing);
+            }
             Event::Removed(offset) if offset <= self.next => self.forget(|other| other == offset),
             Event::Available | Event::Removed(_) | Event::Tick => {}
         }
@@ -143,6 +147,9 @@ impl Delivery {
         }
         if let Some(release) = self.release(view) {
             return Some(release);
+        }
+        if self.terms.paused {
+            return None;
         }
         self.skip_settled(view);
         if let Some(advance) = self.advance(view) {
@@ -335,7 +342,7 @@ impl Delivery {
 
     /// What came back, or waits for a consumer, did nothing should the router crash now.
     fn release(&mut self, view: &impl View) -> Option<Action> {
-        if self.consumers.len() == 0 && matches!(self.alone, Alone::Isolated(_)) {
+        if self.consumers.len() == 0 && matches!(self.alone, Alone::Isolated(..)) {
             (self.alone, self.releases) = (Alone::Nothing, true);
         }
         let releases = std::mem::take(&mut self.releases);

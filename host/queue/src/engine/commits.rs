@@ -104,7 +104,7 @@ impl Engine {
         let touched = Touched::of(commit.operations.iter().chain(&volatile));
         let volatile = Commit { time_ms: commit.time_ms, operations: volatile };
         let applied = self.state.apply(commit, &self.checkpoints);
-        if let Err(e) = applied.and_then(|()| self.state.apply(volatile, &self.checkpoints)) {
+        if let Err(e) = applied.and_then(|()| self.state.apply_volatile(volatile, &self.checkpoints)) {
             return self.fail(&e.to_string());
         }
         if recorded {
@@ -159,7 +159,17 @@ impl Engine {
                 let joined = self.join(now, queue, subscription, &subscribe, sink, true);
                 reply.give(joined);
             }
+            Answer::SubscriptionDefined(id, subscribe, reply) => {
+                let fits = self.check_mode(id, &subscribe);
+                reply.give(fits.map(|()| true));
+            }
             Answer::Redriven(redriven, reply) => reply.give(Ok(redriven)),
+            Answer::Changed(changed, reply) => {
+                if let Ok(changed) = &changed {
+                    self.changed(now, changed);
+                }
+                reply.give(Ok(changed));
+            }
         }
     }
 
@@ -288,7 +298,7 @@ impl Touched {
             match operation {
                 Operation::Append { places, .. } => touched.appended.extend(places.iter().map(|(id, _)| *id)),
                 Operation::Redrive { queue, .. } => drop(touched.appended.insert(*queue)),
-                Operation::Trim { queue, below } => {
+                Operation::Trim { queue, below } | Operation::Purge { queue, below } => {
                     let known = touched.trimmed.entry(*queue).or_default();
                     *known = (*known).max(*below);
                 }
