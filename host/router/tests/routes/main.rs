@@ -1,6 +1,7 @@
 //! Routes over a store on a real disk, with plugins that are closures: what goes out, what is settled, and what a fault,
 //! a stop or a restart leaves behind.
 
+mod broken;
 mod control;
 mod lanes;
 
