@@ -5,15 +5,15 @@ use quipu_runtime::{Fault, Plugin};
 use serde_json::json;
 
 use crate::chain::{Chain, Seen};
-use crate::traps::fingerprint;
 
 pub(crate) const ROUTE: &str = "quipu-dead-route";
 const PLUGIN: &str = "quipu-dead-plugin";
 const FAULT: &str = "quipu-dead-fault";
 const TRACE: &str = "quipu-dead-trace";
 const FINGERPRINT: &str = "quipu-dead-fingerprint";
-/// What the attempt can be repeated from, as JSON: which plugin of the chain, which attempt, clock, seed, route, and the
-/// chain's plugins with the first digits of their digests and of their configurations'.
+/// What the attempt can be repeated from, as JSON: which plugin of the chain, which attempt, clock, seed, route, the
+/// chain's plugins with the first digits of their digests and of their configurations', and the clocks that they were
+/// configured by.
 const CAPSULE: &str = "quipu-dead-capsule";
 
 /// Headers of a message that the plugin at this place ended.
@@ -21,7 +21,7 @@ pub(crate) fn headers(chain: &Chain, position: usize, seen: Seen, fault: Option<
     let mut said = vec![(PLUGIN, chain.plugin_name(position)), (CAPSULE, capsule(chain, position, seen))];
     if let Some(fault) = fault {
         said.push((FAULT, fault.kind.to_string()));
-        said.push((FINGERPRINT, fingerprint(fault)));
+        said.push((FINGERPRINT, fault.fingerprint()));
         said.push((TRACE, fault.trace.join(" | ")));
     }
     said.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -30,13 +30,14 @@ pub(crate) fn headers(chain: &Chain, position: usize, seen: Seen, fault: Option<
 fn capsule(chain: &Chain, position: usize, seen: Seen) -> String {
     let of_chain = |plugin: &dyn Fn(&dyn Plugin) -> String| {
         let plugins: Vec<String> = chain.plugins.iter().map(|one| plugin(one.as_ref())).collect();
+        let started: Vec<u64> = chain.plugins.iter().map(|one| one.usage().started_ms).collect();
         json!({
             "at": position + 1, "of": plugins.len(), "attempt": seen.attempt, "clock": seen.now_ms, "seed": seen.seed,
-            "route": chain.route, "chain": plugins,
+            "route": chain.route, "chain": plugins, "started": started,
         })
         .to_string()
     };
-    let versions = |plugin: &dyn Plugin| format!("{}/{}", prefix(plugin.digest()), config_prefix(plugin));
+    let versions = |plugin: &dyn Plugin| format!("{}/{}", plugin.digest().prefix(), plugin.config_digest().prefix());
     let whole = of_chain(&|plugin| format!("{}@{}", plugin.name(), versions(plugin)));
     match whole.len() <= HEADER_VALUE_BYTES_MAX {
         true => whole,
@@ -45,19 +46,10 @@ fn capsule(chain: &Chain, position: usize, seen: Seen) -> String {
     }
 }
 
-fn prefix(digest: &quipu_runtime::Digest) -> String {
-    digest.to_string()[..16].to_owned()
-}
-
-/// Until plugins have one of their own.
-pub(crate) fn config_prefix(_plugin: &dyn Plugin) -> String {
-    "0".repeat(16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quipu_runtime::{Digest, Hand, Verdict};
+    use quipu_runtime::{Digest, Hand, Usage, Verdict};
 
     struct Named(String, Digest);
 
@@ -68,6 +60,10 @@ mod tests {
 
         fn digest(&self) -> &Digest {
             &self.1
+        }
+
+        fn usage(&self) -> Usage {
+            Usage { started_ms: 1_999_999_999_999, ..Usage::default() }
         }
 
         fn process(&mut self, _: &mut Hand) -> Result<Verdict, Fault> {
@@ -87,7 +83,7 @@ mod tests {
             let read: serde_json::Value = serde_json::from_str(&text).expect("JSON");
             assert_eq!((read["at"].as_u64(), read["of"].as_u64()), (Some(count as u64), Some(count as u64)));
             let last = read["chain"][count - 1].as_str().expect("a text").to_owned();
-            let digests = format!("{}/", prefix(&Digest::of(b"p")));
+            let digests = format!("{}/", Digest::of(b"p").prefix());
             assert!(last.contains(&digests) && last.starts_with('x') == (count == 1), "{last}");
         }
     }

@@ -72,6 +72,8 @@ pub struct PluginInfo {
     pub instances: u64,
     /// Those that were begun so far, the first ones included.
     pub instances_started: u64,
+    /// Those that ended because they had grown or served enough.
+    pub recycled: u64,
 }
 
 /// What a plugin said of messages.
@@ -90,7 +92,7 @@ impl PluginInfo {
         let mut info = Self {
             name: plugin.name().into(),
             digest: plugin.digest().to_string().into(),
-            config: crate::letter::config_prefix(plugin).into(),
+            config: plugin.config_digest().prefix().into(),
             ..Self::default()
         };
         info.measure(plugin);
@@ -116,8 +118,13 @@ impl PluginInfo {
     }
 
     /// Looks at what it takes.
-    pub(crate) fn measure(&mut self, _plugin: &dyn Plugin) {
+    pub(crate) fn measure(&mut self, plugin: &dyn Plugin) {
+        let usage = plugin.usage();
         self.instances = 1;
+        self.memory_bytes = usage.memory_bytes as u64;
+        self.memory_peak_bytes = usage.memory_peak_bytes as u64;
+        self.instances_started = usage.instances_started;
+        self.recycled = usage.recycled;
     }
 
     pub(crate) fn add(&mut self, other: &Self) {
@@ -133,6 +140,7 @@ impl PluginInfo {
         self.memory_peak_bytes = self.memory_peak_bytes.max(other.memory_peak_bytes);
         self.instances += other.instances;
         self.instances_started += other.instances_started;
+        self.recycled += other.recycled;
     }
 }
 

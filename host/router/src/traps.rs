@@ -53,7 +53,7 @@ struct Seen {
 
 impl Traps {
     pub(crate) fn add(&self, route: &str, (plugin, digest): (&str, &Digest), fault: &Fault, now_ms: u64) {
-        let fingerprint = fingerprint(fault);
+        let fingerprint = fault.fingerprint();
         let mut seen = lock(&self.0);
         seen.turn += 1;
         let turn = seen.turn;
@@ -103,12 +103,6 @@ fn cut(trace: &[String]) -> Vec<String> {
         bytes <= TRACE_BYTES_MAX
     };
     trace.iter().take_while(fits).cloned().collect()
-}
-
-/// Until faults have one of their own.
-pub(crate) fn fingerprint(fault: &Fault) -> String {
-    let masked: String = fault.text.chars().filter(|c| !c.is_ascii_digit()).collect();
-    blake3::hash(format!("{}\0{masked}", fault.kind).as_bytes()).to_hex()[..12].to_owned()
 }
 
 #[cfg(test)]

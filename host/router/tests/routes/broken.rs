@@ -199,6 +199,7 @@ async fn a_failure_is_told_in_the_dead_letter_in_the_table_of_traps_and_in_the_c
     let info = node.route("r");
     let (first, second) = (&info.plugins[0], &info.plugins[1]);
     assert_eq!((first.calls, first.verdicts.forward, first.faults, first.instances), (7, 7, 0, 1));
+    assert_eq!((first.memory_bytes, first.memory_peak_bytes, first.instances_started), (100, 200, 1));
     let said = second.verdicts;
     assert_eq!((said.forward, said.route, said.drop, said.retry, said.reject, second.faults), (0, 1, 1, 0, 1, 4));
     let by: Vec<_> = second.faults_by.iter().map(|(code, count)| (*code, *count)).collect();
