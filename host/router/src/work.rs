@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use quipu_protocol::Message;
 use quipu_queue::{Delivery, Offset, Outcome, Output, Settle, SettleError, Settlement, backoff};
+use quipu_runtime::{Fault, FaultKind};
 
-use crate::OnError;
-use crate::chain::{Chain, Decision};
+use crate::breaker::{Breaker, Broke};
+use crate::chain::{Chain, Decision, Seen, seed};
 use crate::keys::{Incoming, Keys, Turn};
+use crate::letter;
+use crate::settings::{OnBroken, OnError};
 use crate::stats::PluginInfo;
+use crate::traps::Traps;
 
 /// A slice ends after so many messages …
 const SLICE_MESSAGES: usize = 128;
@@ -22,18 +26,31 @@ pub const SLICE_BYTES: usize = 1 << 20;
 const STUCK_MS_MIN: u64 = 1_000;
 /// Longest delay that a plugin can ask for: a day.
 const RETRY_MS_MAX: u64 = 86_400_000;
+/// Before a message is tried again for which there was no plugin instance, in milliseconds.
+const EXHAUSTED_MS: u64 = 1_000;
 /// Before a message for a full queue is tried again, in milliseconds: twice as long each time.
 const FULL_MS: std::ops::RangeInclusive<u64> = 100..=1_000;
 
 /// What only one worker at a time touches.
 pub(crate) struct Work {
-    pub(crate) chain: Chain,
-    pub(crate) on_error: OnError,
-    pub(crate) plugins: Vec<PluginInfo>,
+    pub(crate) serving: Serving,
+    traps: Arc<Traps>,
+    /// The highest offset that was begun.
+    pub(crate) last: Option<Offset>,
+    /// Which seat of the route its messages are from.
+    seat: u64,
     keys: Keys,
     /// What waited for an answer that has come.
     ready: VecDeque<Incoming>,
     full: Option<Full>,
+}
+
+/// What a lane works with, and can be given another of between two messages.
+pub(crate) struct Serving {
+    pub(crate) chain: Chain,
+    pub(crate) on_error: OnError,
+    pub(crate) breaker: Arc<Breaker>,
+    pub(crate) plugins: Vec<PluginInfo>,
 }
 
 /// A destination that takes no more for now.
@@ -68,6 +85,8 @@ pub(crate) struct Slice {
     /// Deliveries that it finished with, and their bytes: so much more may come.
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    /// A plugin that broke just now.
+    pub(crate) broke: Option<Broke>,
     bytes_out: usize,
     /// Keys that have something in this slice.
     keys: Vec<Option<u64>>,
@@ -114,8 +133,16 @@ impl Slice {
 }
 
 impl Work {
-    pub(crate) fn new(chain: Chain, on_error: OnError, plugins: Vec<PluginInfo>) -> Self {
-        Self { chain, on_error, plugins, keys: Keys::default(), ready: VecDeque::new(), full: None }
+    pub(crate) fn new(serving: Serving, traps: Arc<Traps>) -> Self {
+        Self { serving, traps, last: None, seat: 0, keys: Keys::default(), ready: VecDeque::new(), full: None }
+    }
+
+    /// What it gets from now on is from this seat; nothing is known of what came before.
+    pub(crate) fn sit(&mut self, seat: u64) {
+        if self.seat != seat {
+            self.seat = seat;
+            self.clear();
+        }
     }
 
     /// What it took from its inbox and can go on with now.
@@ -173,18 +200,49 @@ impl Work {
             // Behind those that were tried: there may be many.
             return (End::Held, Settlement::Later { delay_ms: *FULL_MS.end() }, Vec::new());
         }
-        let stored = &delivery.stored;
-        match Message::decode(stored.header.clone(), stored.payload.clone()) {
-            Ok(message) => {
-                slice.attempts += 1;
-                let decision = self.chain.attempt(message, delivery.attempt, quipu_queue::now_ms(), &mut self.plugins);
-                self.decide(delivery, decision)
-            }
-            Err(e) => {
-                let (end, settlement) = self.dead_letter(format!("unreadable message: {e}"), Vec::new());
-                (end, settlement, Vec::new())
+        // Once more for each plugin that breaks meanwhile and is gone past from then on.
+        loop {
+            let stored = &delivery.stored;
+            let message = match Message::decode(stored.header.clone(), stored.payload.clone()) {
+                Ok(message) => message,
+                Err(e) => {
+                    let (end, settlement) = self.dead_letter(format!("unreadable message: {e}"), Vec::new());
+                    return (end, settlement, Vec::new());
+                }
+            };
+            slice.attempts += 1;
+            self.last = self.last.max(Some(delivery.offset));
+            let (seen, decision) = self.serving.attempt(message, delivery.attempt);
+            let is_broken = match &decision {
+                Decision::Fault { position, fault } => self.faulted((*position, fault), delivery.offset, seen, slice),
+                _ => false,
+            };
+            match (is_broken, self.serving.breaker.then()) {
+                (false, _) => return self.decide(delivery, seen, decision),
+                (true, OnBroken::Hold) => return self.decide(delivery, seen, Decision::Broken),
+                (true, OnBroken::Bypass | OnBroken::DeadLetter) => {}
             }
         }
+    }
+
+    /// Takes note of a fault; whether the plugin is broken.
+    fn faulted(
+        &self,
+        (position, fault): (usize, &Fault),
+        offset: Offset,
+        Seen { now_ms, .. }: Seen,
+        slice: &mut Slice,
+    ) -> bool {
+        let Serving { chain, breaker, .. } = &self.serving;
+        let plugin = &chain.plugins[position];
+        self.traps.add(&chain.route, (plugin.name(), plugin.digest()), fault, now_ms);
+        if fault.kind == FaultKind::Exhausted {
+            return false;
+        }
+        if breaker.faulted(position, offset) {
+            slice.broke = Some(Broke { position, plugin: chain.plugin_name(position), text: fault.text.clone() });
+        }
+        breaker.is_broken(position)
     }
 
     fn send(&mut self, incoming: Incoming, made: (End, Settlement, Vec<Output>), slice: &mut Slice) {
@@ -218,14 +276,14 @@ impl Work {
             refused.iter().find_map(|(_, why)| if let SettleError::Full(queue) = why { Some(queue) } else { None });
         let Some(queue) = full else {
             if had_room && let Some(Full { queue, .. }) = self.full.take() {
-                tracing::debug!(route = self.chain.route, %queue, "there is room again");
+                tracing::debug!(route = self.serving.chain.route, %queue, "there is room again");
             }
             return;
         };
         let now = Instant::now();
         let delay_ms = match &self.full {
             None => {
-                tracing::debug!(route = self.chain.route, %queue, "a destination is full");
+                tracing::debug!(route = self.serving.chain.route, %queue, "a destination is full");
                 *FULL_MS.start()
             }
             Some(_) if had_room => *FULL_MS.start(),
@@ -257,8 +315,8 @@ impl Work {
         self.send(incoming, (end, settlement, Vec::new()), slice);
     }
 
-    fn decide(&self, delivery: &Delivery, decision: Decision) -> (End, Settlement, Vec<Output>) {
-        let (route, offset) = (&self.chain.route, delivery.offset);
+    fn decide(&self, delivery: &Delivery, seen: Seen, decision: Decision) -> (End, Settlement, Vec<Output>) {
+        let (route, offset) = (&self.serving.chain.route, delivery.offset);
         let (end, settlement) = match decision {
             Decision::Filtered { outputs, error } => {
                 if let Some(why) = &error {
@@ -272,23 +330,23 @@ impl Work {
                 tracing::debug!(route, %offset, %reason, "dropped");
                 return (End::Dropped(reason), Settlement::Done(Outcome::Dropped), outputs);
             }
-            Decision::Reject { position, reason, headers } => {
-                let mut said = headers;
-                said.extend(position.map(|at| ("quipu-dead-plugin".into(), self.plugin_name(at))));
-                self.dead_letter(reason, said)
+            Decision::Reject { position, reason } => {
+                let said = position.map(|at| letter::headers(&self.serving.chain, at, seen, None));
+                self.dead_letter(reason, said.unwrap_or_default())
             }
             Decision::Retry { position, delay_ms, reason } => {
-                let said = vec![("quipu-dead-plugin".into(), self.plugin_name(position))];
+                let said = letter::headers(&self.serving.chain, position, seen, None);
                 self.fail(delivery, reason, delay_ms, said)
             }
+            Decision::Fault { fault, .. } if fault.kind == FaultKind::Exhausted => {
+                tracing::warn!(route, %offset, reason = fault.text, "a message waits for room for a plugin instance");
+                (End::Held, Settlement::Later { delay_ms: EXHAUSTED_MS })
+            }
             Decision::Fault { position, fault } => {
-                let said = vec![
-                    ("quipu-dead-plugin".into(), self.plugin_name(position)),
-                    ("quipu-dead-fault".into(), fault.kind.to_string()),
-                    ("quipu-dead-trace".into(), fault.trace.join(" | ")),
-                ];
+                let said = letter::headers(&self.serving.chain, position, seen, Some(&fault));
                 self.fail(delivery, fault.text, 0, said)
             }
+            Decision::Broken => (End::GivenBack, Settlement::GiveBack),
         };
         (end, settlement, Vec::new())
     }
@@ -301,8 +359,8 @@ impl Work {
         delay_ms: u64,
         said: Vec<(String, String)>,
     ) -> (End, Settlement) {
-        let (route, offset, attempt) = (&self.chain.route, delivery.offset, delivery.attempt);
-        if attempt >= self.on_error.attempts {
+        let (route, offset, attempt) = (&self.serving.chain.route, delivery.offset, delivery.attempt);
+        if attempt >= self.serving.on_error.attempts {
             tracing::warn!(route, %offset, attempt, %reason, "dead-lettered");
             return self.dead_letter(reason, said);
         }
@@ -313,25 +371,33 @@ impl Work {
 
     /// A message that could not be dead-lettered stays where it is and is tried again: never lost, never in haste.
     fn keep(&self, delivery: &Delivery, why: &SettleError) -> (End, Settlement) {
-        let (route, offset, attempt) = (&self.chain.route, delivery.offset, delivery.attempt);
+        let (route, offset, attempt) = (&self.serving.chain.route, delivery.offset, delivery.attempt);
         tracing::error!(route, %offset, attempt, %why, "a message cannot be dead-lettered and stays in its queue");
         (End::Retried, Settlement::Park { delay_ms: self.backoff_ms(attempt).max(STUCK_MS_MIN) })
     }
 
     fn backoff_ms(&self, attempts: u32) -> u64 {
-        backoff(&self.on_error.backoff_ms, attempts)
+        backoff(&self.serving.on_error.backoff_ms, attempts)
     }
 
     fn dead_letter(&self, reason: String, said: Vec<(String, String)>) -> (End, Settlement) {
-        let mut headers = vec![("quipu-dead-route".to_owned(), self.chain.route.clone())];
+        let mut headers = vec![(letter::ROUTE.to_owned(), self.serving.chain.route.clone())];
         headers.extend(said);
-        (End::DeadLettered, Settlement::DeadLetter { queue: self.on_error.then.clone(), reason, headers })
+        (End::DeadLettered, Settlement::DeadLetter { queue: self.serving.on_error.then.clone(), reason, headers })
+    }
+}
+
+impl Serving {
+    pub(crate) fn attempt(&mut self, message: Message, attempt: u32) -> (Seen, Decision) {
+        let seen = Seen { attempt, now_ms: now_ms(), seed: seed(&message, &self.chain.route) };
+        (seen, self.chain.attempt(message, seen, &self.breaker, &mut self.plugins))
     }
 
-    /// Name and digest of the plugin at this place.
-    fn plugin_name(&self, position: usize) -> String {
-        let plugin = self.chain.plugins.get(position);
-        plugin.map_or_else(String::new, |plugin| format!("{}@{}", plugin.name(), plugin.digest().short()))
+    /// Looks at what the plugins take.
+    pub(crate) fn measure(&mut self) {
+        for (plugin, info) in self.chain.plugins.iter().zip(&mut self.plugins) {
+            info.measure(plugin.as_ref());
+        }
     }
 }
 
@@ -346,8 +412,10 @@ mod tests {
 
     /// A lane without plugins that sends nothing anywhere.
     fn work(attempts: u32) -> Work {
-        let chain = Chain { route: "r".into(), when: None, otherwise: Vec::new(), plugins: Vec::new(), to: Vec::new() };
-        Work::new(chain, OnError { attempts, backoff_ms: vec![0], then: None }, Vec::new())
+        let chain = Chain { route: "r".into(), ..Chain::default() };
+        let breaker = Arc::new(Breaker::new(OnBroken::Hold, 10));
+        let on_error = OnError { attempts, backoff_ms: vec![0], then: None };
+        Work::new(Serving { chain, on_error, breaker, plugins: Vec::new() }, Arc::default())
     }
 
     fn sent(offset: u64, attempt: u32, key: Option<u64>) -> Sent {

@@ -60,8 +60,8 @@ impl Plugins {
         let mut chain: Vec<Box<dyn Plugin>> = Vec::with_capacity(count);
         for (n, plugin) in route.plugins.iter().enumerate() {
             let loaded = &self.loaded[&plugin.name];
-            let r#use =
-                Use { route: route.name.clone(), config_json: plugin.config.to_string(), limits: loaded.limits };
+            let (config_json, limits) = (plugin.config.to_string(), loaded.limits);
+            let r#use = Use { route: route.name.clone(), config_json, limits, ..Use::default() };
             let guest = loaded.component.plugin(r#use);
             let place = || format!("route {:?}, plugin {} of {count} ({})", route.name, n + 1, loaded.source);
             chain.push(Box::new(guest.with_context(place)?));
