@@ -107,6 +107,20 @@ pub(crate) struct PluginsConfig {
     pub(crate) dir: Option<PathBuf>,
     /// `workers`: threads that run plugins. Default one for each core, 2 to 16; 2 to 256.
     pub(crate) workers: usize,
+    /// `watch`: a directory whose changed `NAME.wasm` are pushed, and deployed to every route that uses NAME. For
+    /// development. Default none.
+    pub(crate) watch: Option<PathBuf>,
+    /// `store_max`: bytes of plugin files that the store keeps. Default 1 GiB; 64 MiB to 1 TiB.
+    pub(crate) store_bytes_max: u64,
+    /// `instances`: most plugin instances at a time. Default twice what the routes need and 32 to spare, so that a chain
+    /// can be made while the one before it serves; 64 at least. 1 to 10,000.
+    pub(crate) instances: Option<u32>,
+    /// `memories`: most linear memories of all instances together. Default three for each instance; 1 to 20,000.
+    pub(crate) memories: Option<u32>,
+    /// `compile_time`: how long compiling one plugin may take, on the clock and of processor time. Default 60 s; 1 s to 1 h.
+    pub(crate) compile_time: Duration,
+    /// `compile_memory`: address space that compiling one plugin may take. Default 4 GiB; 256 MiB to 1 TiB.
+    pub(crate) compile_memory_bytes: u64,
 }
 
 /// One plugin's file and what it may take.
@@ -203,8 +217,10 @@ pub(crate) enum Start {
 /// One plugin in a route's chain.
 #[derive(Clone, PartialEq)]
 pub(crate) struct PluginUse {
-    /// `name`.
+    /// `name`, up to an `@`.
     pub(crate) name: String,
+    /// What follows the `@`: a tag or the beginning of a digest, which this use is pinned to.
+    pub(crate) version: Option<String>,
     /// `config`: as JSON, with files and environment variables put in. Default `{}`. It may hold secrets: `Debug` leaves
     /// it out.
     pub(crate) config: serde_json::Value,

@@ -106,9 +106,20 @@ impl Checker<'_> {
     }
 
     fn plugins(&mut self, raw: raw::Plugins) -> PluginsConfig {
+        let kept = self.within(raw.store_max, "plugins.store_max", ByteSize(64 << 20)..=ByteSize(1 << 40));
+        let time = HumanDuration(Duration::from_secs(1))..=HumanDuration(Duration::from_hours(1));
+        let time = self.within(raw.compile_time, "plugins.compile_time", time);
+        let memory = ByteSize(256 << 20)..=ByteSize(1 << 40);
+        let memory = self.within(raw.compile_memory, "plugins.compile_memory", memory);
         PluginsConfig {
             dir: raw.dir.map(|dir| self.base.join(dir)),
             workers: self.within(raw.workers, "plugins.workers", 2..=WORKERS_MAX).unwrap_or(*WORKERS_DEFAULT),
+            watch: raw.watch.map(|dir| self.base.join(dir)),
+            store_bytes_max: kept.map_or(1 << 30, |kept| kept.0),
+            instances: self.within(raw.instances, "plugins.instances", 1..=10_000),
+            memories: self.within(raw.memories, "plugins.memories", 1..=20_000),
+            compile_time: time.map_or(Duration::from_mins(1), |time| time.0),
+            compile_memory_bytes: memory.map_or(4 << 30, |memory| memory.0),
         }
     }
 

@@ -74,6 +74,12 @@ pub(super) struct Store {
 pub(super) struct Plugins {
     pub(super) dir: Option<PathBuf>,
     pub(super) workers: Given<usize>,
+    pub(super) watch: Option<PathBuf>,
+    pub(super) store_max: Given<ByteSize>,
+    pub(super) instances: Given<u32>,
+    pub(super) memories: Given<u32>,
+    pub(super) compile_time: Given<HumanDuration>,
+    pub(super) compile_memory: Given<ByteSize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
