@@ -5,7 +5,7 @@ use std::time::Instant;
 use quipu_protocol::limits::HOPS_MAX;
 use quipu_protocol::{Message, Subject};
 use quipu_queue::Output;
-use quipu_runtime::{Fault, Hand, Plugin, Verdict};
+use quipu_runtime::{Digest, Fault, Hand, Plugin, Verdict};
 
 use crate::condition::Condition;
 use crate::outputs::{Outputs, path};
@@ -39,6 +39,11 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
+    /// Its plugins' files.
+    pub(crate) fn digests(&self) -> Vec<Digest> {
+        self.plugins.iter().map(|plugin| *plugin.digest()).collect()
+    }
+
     /// Makes one attempt; `plugins` counts calls and times.
     pub(crate) fn attempt(
         &mut self,

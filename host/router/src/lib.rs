@@ -12,6 +12,7 @@ mod keys;
 mod lane;
 mod outputs;
 mod route;
+mod settings;
 mod stats;
 mod template;
 mod work;
@@ -19,12 +20,15 @@ mod workers;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use quipu_queue::{Start, Store, SubscribeError};
-use quipu_runtime::Plugin;
+use quipu_queue::Store;
 
 pub use condition::{Condition, ConditionError};
+pub use settings::{
+    BROKEN_AFTER, BROKEN_AFTER_MAX, ChainSettings, LANES_MAX, OnBroken, OnError, Order, RouteError, RouteSettings,
+    Swapped,
+};
 pub use stats::{PluginInfo, Reasons, RouteInfo, TimesNs};
 pub use template::{Template, TemplateError};
 pub use workers::WORKERS_DEFAULT;
@@ -32,95 +36,8 @@ pub use workers::WORKERS_DEFAULT;
 pub use route::{PREFETCH_BYTES, prefetch};
 pub use work::SLICE_BYTES;
 
-use route::Route;
+use route::{Route, lock};
 use workers::{Line, Workers};
-
-/// Messages of one route that are worked on at once, at most.
-pub const LANES_MAX: usize = 64;
-
-/// What a route is.
-pub struct RouteSettings {
-    /// Unique; in headers, logs and the name of its subscription.
-    pub name: String,
-    /// The queue it reads.
-    pub from: String,
-    /// Where it starts the first time.
-    pub start: Start,
-    /// What is for it; none: everything.
-    pub when: Option<Condition>,
-    /// Where the rest goes; empty: it is settled and counted as filtered.
-    pub otherwise: Vec<Template>,
-    /// A chain of plugins, in order, for each lane: 1 to 64 of them, and so many messages are worked on at once.
-    pub plugins: Vec<Vec<Box<dyn Plugin>>>,
-    /// Which messages keep theirs.
-    pub order: Order,
-    /// Where messages go that no plugin routed.
-    pub to: Vec<Template>,
-    /// What happens on a fault or a retry.
-    pub on_error: OnError,
-}
-
-/// How often a message is tried, and what comes then.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OnError {
-    /// Attempts before the message is dead-lettered. Default 5.
-    pub attempts: u32,
-    /// Milliseconds before the second attempt, the third, …; the last one goes on. Default 100 ms, 1 s, 10 s.
-    pub backoff_ms: Vec<u64>,
-    /// The queue for what failed for good; none: that of the queue it came from. Made where it is not there.
-    pub then: Option<String>,
-}
-
-/// Which messages of a route keep their order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
-    /// Those of one key: one that failed is tried again, and settled, before the next of its key. Those without a key
-    /// are begun in order, in one lane; one that failed is overtaken.
-    #[default]
-    Key,
-    /// None: each goes to the next lane.
-    None,
-}
-
-impl Order {
-    /// Its name in listings and configurations.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Key => "key",
-            Self::None => "none",
-        }
-    }
-}
-
-impl Default for OnError {
-    fn default() -> Self {
-        Self { attempts: 5, backoff_ms: vec![100, 1_000, 10_000], then: None }
-    }
-}
-
-/// Why a route cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum RouteError {
-    /// Its queue.
-    #[error("route {route:?}: {source}")]
-    Subscribe {
-        /// The route.
-        route: String,
-        /// What is wrong.
-        source: SubscribeError,
-    },
-    /// The name is taken.
-    #[error("there is a route {0:?} already")]
-    Exists(String),
-    /// Too few or too many chains of plugins.
-    #[error("route {route:?} has {lanes} lanes; 1 to {LANES_MAX} are allowed")]
-    Lanes {
-        /// The route.
-        route: String,
-        /// How many.
-        lanes: usize,
-    },
-}
 
 /// The routes of a router, and the threads that they run on.
 pub struct Router {
@@ -148,16 +65,15 @@ impl Router {
     /// [`RouteError`].
     pub async fn add(&self, settings: RouteSettings) -> Result<(), RouteError> {
         let name = settings.name.clone();
-        if self.routes.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&name) {
+        if lock(&self.routes).contains_key(&name) {
             return Err(RouteError::Exists(name));
         }
         let lanes = settings.plugins.len();
         if !(1..=LANES_MAX).contains(&lanes) {
             return Err(RouteError::Lanes { route: name, lanes });
         }
-        let started = Route::start(&self.store, self.line.clone(), settings).await;
-        let route = started.map_err(|source| RouteError::Subscribe { route: name.clone(), source })?;
-        match self.routes.lock().unwrap_or_else(PoisonError::into_inner).entry(name) {
+        let route = Route::start(&self.store, self.line.clone(), settings).await?;
+        match lock(&self.routes).entry(name) {
             // Another of this name was faster.
             Entry::Occupied(taken) => Err(RouteError::Exists(taken.key().clone())),
             Entry::Vacant(free) => {
@@ -167,18 +83,77 @@ impl Router {
         }
     }
 
+    /// Ends a route: what plugins have in hand is finished and settled, the rest goes back to the queue. Its subscription
+    /// stays. Takes as long as a plugin may run; cancelled, the route is gone and goes on ending.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError::Unknown`].
+    pub async fn remove(&self, name: &str) -> Result<RouteInfo, RouteError> {
+        let route = lock(&self.routes).remove(name).ok_or_else(|| RouteError::Unknown(name.into()))?;
+        let ending = tokio::spawn(async move {
+            route.end().await;
+            route.info()
+        });
+        ending.await.map_err(|_| RouteError::Stopped(name.into()))
+    }
+
+    /// Gives every lane of a route a new chain, each between two messages: no message is lost, none is in two chains at
+    /// once. A broken route runs again; a held one stays held. Cancelled, the lanes get it all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`]; the chain before stays, except where the route has stopped.
+    pub async fn replace_chain(&self, name: &str, chain: ChainSettings) -> Result<Swapped, RouteError> {
+        self.route(name)?.replace_chain(chain).await
+    }
+
+    /// Lets a route stand still: what plugins have in hand is finished, the rest goes back to the queue at once. It keeps
+    /// its place until [`Router::release`].
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`].
+    pub async fn hold(&self, name: &str, reason: &str) -> Result<(), RouteError> {
+        self.route(name)?.hold(reason).await
+    }
+
+    /// Lets a route run that was held or broken; nothing happens to one that runs.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`].
+    pub async fn release(&self, name: &str) -> Result<(), RouteError> {
+        self.route(name)?.release().await
+    }
+
+    /// Says whether the store has a route's subscription paused: for its listing alone.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError::Unknown`].
+    pub fn set_paused(&self, name: &str, paused: bool) -> Result<(), RouteError> {
+        self.route(name)?.set_paused(paused);
+        Ok(())
+    }
+
     /// What the routes did so far, by name.
     pub fn routes(&self) -> Vec<RouteInfo> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner).values().map(|route| route.info()).collect()
+        lock(&self.routes).values().map(|route| route.info()).collect()
     }
 
     /// Finishes the messages that plugins have in hand and gives the others back. Blocks as long as a plugin may run.
     pub fn stop(&self) {
-        let routes = std::mem::take(&mut *self.routes.lock().unwrap_or_else(PoisonError::into_inner));
+        let routes = std::mem::take(&mut *lock(&self.routes));
         routes.values().for_each(|route| route.stop());
-        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let workers = lock(&self.workers).take();
         if let Some(workers) = workers {
             workers.stop();
         }
+        routes.values().for_each(|route| route.close());
+    }
+
+    fn route(&self, name: &str) -> Result<Arc<Route>, RouteError> {
+        lock(&self.routes).get(name).cloned().ok_or_else(|| RouteError::Unknown(name.into()))
     }
 }

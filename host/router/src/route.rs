@@ -1,18 +1,23 @@
 //! A route: one subscription, shared out over lanes that workers serve side by side.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+mod control;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use quipu_protocol::Message;
 use quipu_queue::{Consumer, Delivery, Mode, ROUTE_PREFIX, SettleError, Start, Store, SubscribeError};
+use quipu_runtime::Plugin;
+use tokio::sync::Notify;
 
 use crate::chain::Chain;
 use crate::keys::Incoming;
 use crate::lane::{Lane, LaneInfo};
+use crate::settings::{ChainSettings, Order, RouteError, RouteSettings};
 use crate::stats::{PluginInfo, RouteInfo};
-use crate::work::{Answer, End, Event, Sent, Slice, Work};
+use crate::work::{Answer, End, Event, Sent, Serving, Slice, Work};
 use crate::workers::Line;
-use crate::{Order, RouteSettings};
+use control::Standing;
 
 /// Deliveries that a route holds in its inboxes and in hand: so many at least, …
 const PREFETCH: u64 = 512;
@@ -30,68 +35,115 @@ pub fn prefetch(lanes: u64) -> u64 {
 /// One route.
 pub(crate) struct Route {
     name: String,
+    from: String,
+    start: Start,
     order: Order,
+    store: Store,
     lanes: Vec<Arc<Lane>>,
+    /// Whether messages are begun.
+    taking: AtomicBool,
+    /// For good.
     stopping: AtomicBool,
-    /// There before the first delivery is.
-    consumer: OnceLock<Consumer>,
-    /// Messages and bytes in total. Held while they are sent, so that they reach the store in order.
-    granted: Mutex<(u64, u64)>,
+    /// Held while settlements are sent, so that they reach the store in order.
+    seat: Mutex<Option<Seat>>,
+    /// Which seat of its life this is; what came for an earlier one is not taken.
+    seats: AtomicU64,
+    /// Whether its subscription keeps the order of keys.
+    keeps_order: AtomicBool,
+    /// Where its subscription was when the route came to it last.
+    floor: AtomicU64,
+    /// Somebody changes it.
+    control: tokio::sync::Mutex<()>,
+    /// The store has answered something.
+    answered: Notify,
+    standing: Mutex<Standing>,
     info: Mutex<RouteInfo>,
 }
 
+/// A consumer, and what it was granted in total.
+struct Seat {
+    consumer: Arc<Consumer>,
+    messages: u64,
+    bytes: u64,
+}
+
+/// Settlements on their way to the store, until this is dropped.
+struct Underway {
+    route: Weak<Route>,
+    lane: Arc<Lane>,
+    count: u64,
+}
+
 impl Route {
-    pub(crate) async fn start(store: &Store, line: Line, settings: RouteSettings) -> Result<Arc<Self>, SubscribeError> {
-        let lanes = settings.plugins.len() as u64;
-        let messages = prefetch(lanes);
-        let (from, start) = (settings.from.clone(), settings.start);
-        let route = Self::new(line, settings, (messages, PREFETCH_BYTES));
-        let consumer = route.subscribe(store, &from, start).await?;
-        let consumer = route.consumer.get_or_init(|| consumer);
-        // Only then the credit: a worker may have the first messages before this goes on.
-        consumer.window(PREFETCH_BYTES).await?;
-        consumer.credit(messages).await?;
+    pub(crate) async fn start(store: &Store, line: Line, settings: RouteSettings) -> Result<Arc<Self>, RouteError> {
+        let held = settings.held.clone();
+        let route = Self::new(store.clone(), line, settings);
+        let failed = |source| RouteError::Subscribe { route: route.name.clone(), source };
+        match held {
+            None => route.take_seat().await.map_err(failed)?,
+            Some(reason) => {
+                // So that the subscription is there, and its messages wait.
+                drop(route.subscribe().await.map_err(failed)?);
+                tracing::warn!(route = route.name, reason, "a route is held");
+                lock(&route.standing).held = Some(reason);
+            }
+        }
         Ok(route)
     }
 
-    fn new(line: Line, settings: RouteSettings, granted: (u64, u64)) -> Arc<Self> {
-        let RouteSettings { name, from, start: _, when, otherwise, plugins: chains, order, to, on_error } = settings;
+    fn new(store: Store, line: Line, settings: RouteSettings) -> Arc<Self> {
+        let (name, from, start, order, chains) = parts(settings);
         let info = RouteInfo {
             name: name.clone(),
-            from,
-            when: when.as_ref().map(|when| when.as_str().to_owned()),
-            to: to.iter().map(ToString::to_string).collect(),
-            state: "running",
-            parallel: chains.len(),
+            from: from.clone(),
+            parallel: chains.plugins.len(),
             order: order.as_str(),
             ..RouteInfo::default()
         };
         Arc::new_cyclic(|this: &Weak<Self>| {
-            let lane = |plugins: Vec<Box<dyn quipu_runtime::Plugin>>| {
-                let infos = plugins.iter().map(|plugin| PluginInfo::new(plugin.as_ref())).collect();
-                let (route, when, otherwise, to) = (name.clone(), when.clone(), otherwise.clone(), to.clone());
-                let chain = Chain { route, when, otherwise, plugins, to };
-                Lane::new(this.clone(), line.clone(), Work::new(chain, on_error.clone(), infos))
-            };
+            let info = Mutex::new(RouteInfo { ..info }.with_chain(&chains));
+            let lane = |serving: Serving| Lane::new(this.clone(), line.clone(), Work::new(serving));
             Self {
-                lanes: chains.into_iter().map(lane).collect(),
+                lanes: servings(&name, chains).into_iter().map(lane).collect(),
                 name,
+                from,
+                start,
                 order,
+                store,
+                taking: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
-                consumer: OnceLock::new(),
-                granted: Mutex::new(granted),
-                info: Mutex::new(info),
+                seat: Mutex::default(),
+                seats: AtomicU64::new(0),
+                keeps_order: AtomicBool::new(false),
+                floor: AtomicU64::new(0),
+                control: tokio::sync::Mutex::default(),
+                answered: Notify::new(),
+                standing: Mutex::default(),
+                info,
             }
         })
     }
 
-    async fn subscribe(self: &Arc<Self>, store: &Store, from: &str, start: Start) -> Result<Consumer, SubscribeError> {
+    /// Subscribes, and lets messages come.
+    async fn take_seat(self: &Arc<Self>) -> Result<(), SubscribeError> {
+        let consumer = Arc::new(self.subscribe().await?);
+        let messages = prefetch(self.lanes.len() as u64);
+        *lock(&self.seat) = Some(Seat { consumer: consumer.clone(), messages, bytes: PREFETCH_BYTES });
+        self.taking.store(true, Ordering::Release);
+        // Only then the credit: a worker may have the first messages before this goes on.
+        consumer.window(PREFETCH_BYTES).await?;
+        Ok(consumer.credit(messages).await?)
+    }
+
+    async fn subscribe(self: &Arc<Self>) -> Result<Consumer, SubscribeError> {
+        let seat = self.seats.fetch_add(1, Ordering::AcqRel) + 1;
         let subscription = format!("{ROUTE_PREFIX}{}", self.name);
         let mode = match self.order {
             Order::Key => Mode::KeyShared,
             Order::None => Mode::Shared,
         };
-        match store.subscribe(from, &subscription, Some(mode), start, self.sink()).await {
+        let (store, from, start) = (&self.store, &self.from, self.start);
+        let subscribed = match store.subscribe(from, &subscription, Some(mode), start, self.sink(seat)).await {
             Err(SubscribeError::Mode { mode: made, .. }) => {
                 let (route, order) = (&self.name, self.order.as_str());
                 tracing::warn!(
@@ -99,16 +151,20 @@ impl Route {
                     order,
                     "the route's subscription was made {made} before and stays so: keys keep the order that it gives"
                 );
-                store.subscribe(from, &subscription, None, start, self.sink()).await
+                store.subscribe(from, &subscription, None, start, self.sink(seat)).await
             }
             subscribed => subscribed,
-        }
+        }?;
+        self.keeps_order.store(subscribed.mode == Mode::KeyShared, Ordering::Release);
+        self.floor.store(subscribed.floor.0, Ordering::Release);
+        Ok(subscribed)
     }
 
-    fn sink(self: &Arc<Self>) -> impl FnMut(Vec<Delivery>) + Send + 'static {
+    fn sink(self: &Arc<Self>, seat: u64) -> impl FnMut(Vec<Delivery>) + Send + 'static {
         let (route, mut turn) = (Arc::downgrade(self), 0);
         move |batch| {
-            if let Some(route) = route.upgrade() {
+            // What comes for a seat that was left goes back by itself.
+            if let Some(route) = route.upgrade().filter(|route| route.seat_number() == seat) {
                 route.share_out(batch, &mut turn);
             }
         }
@@ -116,7 +172,7 @@ impl Route {
 
     fn share_out(&self, batch: Vec<Delivery>, turn: &mut usize) {
         let count = self.lanes.len();
-        let keeps_order = self.consumer.get().is_some_and(|consumer| consumer.mode == Mode::KeyShared);
+        let keeps_order = self.keeps_order.load(Ordering::Acquire);
         let mut shares: Vec<Vec<Event>> = self.lanes.iter().map(|_| Vec::new()).collect();
         for delivery in batch {
             let (lane, key) = match self.order {
@@ -141,43 +197,40 @@ impl Route {
     pub(crate) fn info(&self) -> RouteInfo {
         let mut sum = LaneInfo::default();
         self.lanes.iter().for_each(|lane| lane.add_to(&mut sum));
-        let LaneInfo { attempts, plugins, waiting_for } = sum;
+        let LaneInfo { attempts, plugins, waiting_for, .. } = sum;
         let waiting_for = waiting_for.map(|queue| queue.as_ref().to_owned());
-        RouteInfo { attempts, plugins, waiting_for, ..lock(&self.info).clone() }
-    }
-
-    /// Takes no further message; what is in hand is finished.
-    pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-        lock(&self.info).state = "stopping";
+        let (state, state_reason) = lock(&self.standing).said();
+        RouteInfo { attempts, plugins, waiting_for, state, state_reason, ..lock(&self.info).clone() }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
     }
 
-    /// All its lanes stand still: a lane that never runs again would soon hold all that the route may have.
-    pub(crate) fn fail(&self) {
-        tracing::error!(route = self.name, "a bug in the router: this route stands still until it is restarted");
-        self.stop();
-        lock(&self.info).state = "failed";
+    pub(crate) fn is_taking(&self) -> bool {
+        self.taking.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn seat_number(&self) -> u64 {
+        self.seats.load(Ordering::Acquire)
     }
 
     pub(crate) fn settle(self: &Arc<Self>, lane: Arc<Lane>, slice: Slice) {
-        let Some(consumer) = self.consumer.get() else { return };
         let Slice { items, sent, messages, bytes, .. } = slice;
-        let this = Arc::downgrade(self);
+        let underway = Underway { route: Arc::downgrade(self), lane, count: items.len() as u64 };
+        let mut seat = lock(&self.seat);
+        // None: what it had went back with the seat.
+        let Some(seat) = seat.as_mut() else { return };
         let answer = move |answer: Result<Vec<Result<(), SettleError>>, _>| {
-            let Some(route) = this.upgrade() else { return };
+            let Some(route) = underway.route.upgrade() else { return };
             match answer {
-                Ok(results) => route.settled(&lane, sent.into_iter().zip(results)),
+                Ok(results) => route.settled(&underway.lane, sent.into_iter().zip(results)),
                 Err(e) => tracing::error!(route = route.name, %e, "a route stands still"),
             }
         };
-        let mut granted = lock(&self.granted);
-        granted.0 += messages;
-        granted.1 += bytes;
-        if let Err(e) = consumer.settle_blocking(items, *granted, answer) {
+        seat.messages += messages;
+        seat.bytes += bytes;
+        if let Err(e) = seat.consumer.settle_blocking(items, (seat.messages, seat.bytes), answer) {
             tracing::error!(route = self.name, %e, "a route stands still");
         }
     }
@@ -209,7 +262,45 @@ impl Route {
     }
 }
 
+/// The lane hears of it first: who waits for the answers finds what they lead to.
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.lane.answered(self.count);
+        if let Some(route) = self.route.upgrade() {
+            route.answered.notify_waiters();
+        }
+    }
+}
+
+/// What stays, and what can be replaced.
+fn parts(settings: RouteSettings) -> (String, String, Start, Order, ChainSettings) {
+    let RouteSettings { name, from, start, when, otherwise, plugins, order, to, on_error, on_broken, .. } = settings;
+    let broken_after = settings.broken_after;
+    (name, from, start, order, ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after })
+}
+
+/// A chain for each lane.
+fn servings(route: &str, settings: ChainSettings) -> Vec<Serving> {
+    let ChainSettings { when, otherwise, plugins: chains, to, on_error, .. } = settings;
+    let serving = |plugins: Vec<Box<dyn Plugin>>| {
+        let infos = plugins.iter().map(|plugin| PluginInfo::new(plugin.as_ref())).collect();
+        let (when, otherwise, to) = (when.clone(), otherwise.clone(), to.clone());
+        let chain = Chain { route: route.to_owned(), when, otherwise, plugins, to };
+        Serving { chain, on_error: on_error.clone(), plugins: infos }
+    };
+    chains.into_iter().map(serving).collect()
+}
+
 impl RouteInfo {
+    fn with_chain(self, chain: &ChainSettings) -> Self {
+        Self {
+            when: chain.when.as_ref().map(|when| when.as_str().to_owned()),
+            to: chain.to.iter().map(ToString::to_string).collect(),
+            on_broken: chain.on_broken.as_str(),
+            ..self
+        }
+    }
+
     fn count(&mut self, sent: &Sent) {
         self.outputs += sent.outputs;
         match &sent.end {

@@ -13,7 +13,11 @@ pub struct RouteInfo {
     pub from: String,
     pub when: Option<String>,
     pub to: Vec<String>,
+    /// `running`, `paused`, `held`, `broken`, `stopping` or `failed`.
     pub state: &'static str,
+    /// Why, where it does not run by itself.
+    pub state_reason: Option<String>,
+    pub on_broken: &'static str,
     /// Messages that are worked on at once, at most.
     pub parallel: usize,
     pub order: &'static str,
@@ -61,6 +65,15 @@ impl PluginInfo {
         self.faults += other.faults;
         self.time.total = self.time.total.saturating_add(other.time.total);
         self.time.max = self.time.max.max(other.time.max);
+    }
+}
+
+/// Adds the counts of one chain's uses to a sum, which is empty or of the same chain.
+pub(crate) fn add_all(sum: &mut Vec<PluginInfo>, plugins: &[PluginInfo]) {
+    if sum.is_empty() {
+        sum.extend_from_slice(plugins);
+    } else {
+        sum.iter_mut().zip(plugins).for_each(|(sum, plugin)| sum.add(plugin));
     }
 }
 

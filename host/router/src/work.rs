@@ -27,13 +27,22 @@ const FULL_MS: std::ops::RangeInclusive<u64> = 100..=1_000;
 
 /// What only one worker at a time touches.
 pub(crate) struct Work {
-    pub(crate) chain: Chain,
-    pub(crate) on_error: OnError,
-    pub(crate) plugins: Vec<PluginInfo>,
+    pub(crate) serving: Serving,
+    /// The highest offset that was begun.
+    pub(crate) last: Option<Offset>,
+    /// Which seat of the route its messages are from.
+    seat: u64,
     keys: Keys,
     /// What waited for an answer that has come.
     ready: VecDeque<Incoming>,
     full: Option<Full>,
+}
+
+/// What a lane works with, and can be given another of between two messages.
+pub(crate) struct Serving {
+    pub(crate) chain: Chain,
+    pub(crate) on_error: OnError,
+    pub(crate) plugins: Vec<PluginInfo>,
 }
 
 /// A destination that takes no more for now.
@@ -114,8 +123,16 @@ impl Slice {
 }
 
 impl Work {
-    pub(crate) fn new(chain: Chain, on_error: OnError, plugins: Vec<PluginInfo>) -> Self {
-        Self { chain, on_error, plugins, keys: Keys::default(), ready: VecDeque::new(), full: None }
+    pub(crate) fn new(serving: Serving) -> Self {
+        Self { serving, last: None, seat: 0, keys: Keys::default(), ready: VecDeque::new(), full: None }
+    }
+
+    /// What it gets from now on is from this seat; nothing is known of what came before.
+    pub(crate) fn sit(&mut self, seat: u64) {
+        if self.seat != seat {
+            self.seat = seat;
+            self.clear();
+        }
     }
 
     /// What it took from its inbox and can go on with now.
@@ -177,7 +194,8 @@ impl Work {
         match Message::decode(stored.header.clone(), stored.payload.clone()) {
             Ok(message) => {
                 slice.attempts += 1;
-                let decision = self.chain.attempt(message, delivery.attempt, now_ms(), &mut self.plugins);
+                self.last = self.last.max(Some(delivery.offset));
+                let decision = self.serving.attempt(message, delivery.attempt);
                 self.decide(delivery, decision)
             }
             Err(e) => {
@@ -218,14 +236,14 @@ impl Work {
             refused.iter().find_map(|(_, why)| if let SettleError::Full(queue) = why { Some(queue) } else { None });
         let Some(queue) = full else {
             if had_room && let Some(Full { queue, .. }) = self.full.take() {
-                tracing::debug!(route = self.chain.route, %queue, "there is room again");
+                tracing::debug!(route = self.serving.chain.route, %queue, "there is room again");
             }
             return;
         };
         let now = Instant::now();
         let delay_ms = match &self.full {
             None => {
-                tracing::debug!(route = self.chain.route, %queue, "a destination is full");
+                tracing::debug!(route = self.serving.chain.route, %queue, "a destination is full");
                 *FULL_MS.start()
             }
             Some(_) if had_room => *FULL_MS.start(),
@@ -258,7 +276,7 @@ impl Work {
     }
 
     fn decide(&self, delivery: &Delivery, decision: Decision) -> (End, Settlement, Vec<Output>) {
-        let (route, offset) = (&self.chain.route, delivery.offset);
+        let (route, offset) = (&self.serving.chain.route, delivery.offset);
         let (end, settlement) = match decision {
             Decision::Filtered { outputs, error } => {
                 if let Some(why) = &error {
@@ -301,8 +319,8 @@ impl Work {
         delay_ms: u64,
         said: Vec<(String, String)>,
     ) -> (End, Settlement) {
-        let (route, offset, attempt) = (&self.chain.route, delivery.offset, delivery.attempt);
-        if attempt >= self.on_error.attempts {
+        let (route, offset, attempt) = (&self.serving.chain.route, delivery.offset, delivery.attempt);
+        if attempt >= self.serving.on_error.attempts {
             tracing::warn!(route, %offset, attempt, %reason, "dead-lettered");
             return self.dead_letter(reason, said);
         }
@@ -313,25 +331,31 @@ impl Work {
 
     /// A message that could not be dead-lettered stays where it is and is tried again: never lost, never in haste.
     fn keep(&self, delivery: &Delivery, why: &SettleError) -> (End, Settlement) {
-        let (route, offset, attempt) = (&self.chain.route, delivery.offset, delivery.attempt);
+        let (route, offset, attempt) = (&self.serving.chain.route, delivery.offset, delivery.attempt);
         tracing::error!(route, %offset, attempt, %why, "a message cannot be dead-lettered and stays in its queue");
         (End::Retried, Settlement::Park { delay_ms: self.backoff_ms(attempt).max(STUCK_MS_MIN) })
     }
 
     fn backoff_ms(&self, attempts: u32) -> u64 {
-        backoff(&self.on_error.backoff_ms, attempts)
+        backoff(&self.serving.on_error.backoff_ms, attempts)
     }
 
     fn dead_letter(&self, reason: String, said: Vec<(String, String)>) -> (End, Settlement) {
-        let mut headers = vec![("quipu-dead-route".to_owned(), self.chain.route.clone())];
+        let mut headers = vec![("quipu-dead-route".to_owned(), self.serving.chain.route.clone())];
         headers.extend(said);
-        (End::DeadLettered, Settlement::DeadLetter { queue: self.on_error.then.clone(), reason, headers })
+        (End::DeadLettered, Settlement::DeadLetter { queue: self.serving.on_error.then.clone(), reason, headers })
     }
 
     /// Name and digest of the plugin at this place.
     fn plugin_name(&self, position: usize) -> String {
-        let plugin = self.chain.plugins.get(position);
+        let plugin = self.serving.chain.plugins.get(position);
         plugin.map_or_else(String::new, |plugin| format!("{}@{}", plugin.name(), plugin.digest().short()))
+    }
+}
+
+impl Serving {
+    fn attempt(&mut self, message: Message, attempt: u32) -> Decision {
+        self.chain.attempt(message, attempt, now_ms(), &mut self.plugins)
     }
 }
 
@@ -352,7 +376,8 @@ mod tests {
     /// A lane without plugins that sends nothing anywhere.
     fn work(attempts: u32) -> Work {
         let chain = Chain { route: "r".into(), when: None, otherwise: Vec::new(), plugins: Vec::new(), to: Vec::new() };
-        Work::new(chain, OnError { attempts, backoff_ms: vec![0], then: None }, Vec::new())
+        let on_error = OnError { attempts, backoff_ms: vec![0], then: None };
+        Work::new(Serving { chain, on_error, plugins: Vec::new() })
     }
 
     fn sent(offset: u64, attempt: u32, key: Option<u64>) -> Sent {

@@ -111,8 +111,6 @@ fn settings_of(queue: &QueueConfig) -> QueueSettings {
 fn route_settings(route: &RouteConfig, plugins: &Plugins) -> Result<RouteSettings> {
     let when = route.when.as_deref().map(Condition::new).transpose();
     Ok(RouteSettings {
-        name: route.name.clone(),
-        from: route.from.as_str().to_owned(),
         start: match route.start {
             config::Start::First => Start::First,
             config::Start::New => Start::New,
@@ -130,6 +128,7 @@ fn route_settings(route: &RouteConfig, plugins: &Plugins) -> Result<RouteSetting
             backoff_ms: route.on_error.backoff.iter().map(|step| millis(*step)).collect(),
             then: route.on_error.then.as_ref().map(|name| name.as_str().to_owned()),
         },
+        ..RouteSettings::new(&route.name, route.from.as_str())
     })
 }
 

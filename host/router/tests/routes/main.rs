@@ -1,6 +1,7 @@
 //! Routes over a store on a real disk, with plugins that are closures: what goes out, what is settled, and what a fault,
 //! a stop or a restart leaves behind.
 
+mod control;
 mod lanes;
 
 use std::path::Path;
@@ -85,17 +86,7 @@ fn attempts(attempts: u32, then: &str) -> OnError {
 
 /// A route without plugins that sends nothing anywhere.
 fn route(name: &str, from: &str) -> RouteSettings {
-    RouteSettings {
-        name: name.into(),
-        from: from.into(),
-        start: Start::First,
-        when: None,
-        otherwise: Vec::new(),
-        plugins: vec![Vec::new()],
-        order: Order::Key,
-        to: Vec::new(),
-        on_error: attempts(1, "dead"),
-    }
+    RouteSettings { on_error: attempts(1, "dead"), ..RouteSettings::new(name, from) }
 }
 
 /// What the router derives: the same input gives the same ids.
