@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use quipu_protocol::{Subject, SubjectPattern};
 use quipu_queue::{Durability, QueueLimits, Retention};
+use quipu_runtime::Isolation;
 use serde::Deserialize;
 
 pub(crate) use limits::LimitsConfig;
@@ -134,6 +135,12 @@ pub(crate) struct PluginConfig {
     pub(crate) memory_bytes: usize,
     /// `output`: bytes that one message may become. Default 4 MiB; at most 64 MiB.
     pub(crate) output_bytes: usize,
+    /// `isolation`: how long an instance lives, `worker` or `message`. Default `worker`: from message to message.
+    pub(crate) isolation: Isolation,
+    /// `recycle_memory`: an instance whose memory is larger is made anew between two messages. Default never.
+    pub(crate) recycle_memory_bytes: Option<usize>,
+    /// `recycle_messages`: an instance is made anew after about so many messages. Default never; 1 to 1,000,000,000.
+    pub(crate) recycle_messages: Option<u64>,
 }
 
 /// One queue.
@@ -285,7 +292,15 @@ impl Config {
 
 impl Default for PluginConfig {
     fn default() -> Self {
-        Self { file: None, deadline: Duration::from_millis(50), memory_bytes: 64 << 20, output_bytes: 4 << 20 }
+        Self {
+            file: None,
+            deadline: Duration::from_millis(50),
+            memory_bytes: 64 << 20,
+            output_bytes: 4 << 20,
+            isolation: Isolation::Worker,
+            recycle_memory_bytes: None,
+            recycle_messages: None,
+        }
     }
 }
 

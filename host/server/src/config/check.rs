@@ -133,12 +133,18 @@ impl Checker<'_> {
             let deadline = self.within(raw.deadline, &join(&key, "deadline"), deadline);
             let memory = self.within(raw.memory, &join(&key, "memory"), ByteSize(1 << 20)..=ByteSize(4 << 30));
             let output = self.within(raw.output, &join(&key, "output"), ByteSize(0)..=ByteSize(64 << 20));
+            let recycle = ByteSize(64 << 10)..=ByteSize(4 << 30);
+            let recycle_memory = self.within(raw.recycle_memory, &join(&key, "recycle_memory"), recycle);
+            let recycle_messages = self.within(raw.recycle_messages, &join(&key, "recycle_messages"), 1..=1_000_000_000);
             let default = PluginConfig::default();
             let limits = PluginConfig {
                 file: raw.file.map(|file| self.base.join(file)),
                 deadline: deadline.map_or(default.deadline, |deadline| deadline.0),
                 memory_bytes: memory.map_or(default.memory_bytes, bytes),
                 output_bytes: output.map_or(default.output_bytes, bytes),
+                isolation: raw.isolation,
+                recycle_memory_bytes: recycle_memory.map(bytes),
+                recycle_messages,
             };
             plugins.insert(name, limits);
         }

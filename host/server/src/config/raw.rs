@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use quipu_queue::{Durability, OnFull};
+use quipu_runtime::Isolation;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -89,6 +90,9 @@ pub(super) struct Plugin {
     pub(super) deadline: Given<HumanDuration>,
     pub(super) memory: Given<ByteSize>,
     pub(super) output: Given<ByteSize>,
+    pub(super) isolation: Isolation,
+    pub(super) recycle_memory: Given<ByteSize>,
+    pub(super) recycle_messages: Given<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -35,6 +35,11 @@ impl Blobs {
         Ok(blobs)
     }
 
+    /// Where all of it is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where a file of this digest is.
     pub(crate) fn path(&self, digest: &str) -> PathBuf {
         self.dir.join(digest).with_extension(WASM)
