@@ -4,8 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::bindings::PluginPre;
-use crate::guest::{Guest, Instance, StartError};
-use crate::host::{Host, Identity};
+use crate::guest::{Guest, StartError};
+use crate::host::Host;
+use crate::load::Facts;
+use crate::logs::{LogSink, RouterLog};
 use crate::plugin::{Digest, Fault, Limits};
 use crate::runtime::Runtime;
 use crate::slots::Slots;
@@ -26,6 +28,8 @@ pub(crate) struct Compiled {
     pub(crate) bytes: usize,
     pub(crate) imports: Vec<String>,
     pub(crate) slots: Slots,
+    pub(crate) version: String,
+    pub(crate) facts: Facts,
 }
 
 /// One use of a plugin in a route.
@@ -37,6 +41,32 @@ pub struct Use {
     pub config_json: String,
     /// What it may take.
     pub limits: Limits,
+    /// How long an instance lives.
+    pub isolation: Isolation,
+    /// When an instance is made anew although it is well.
+    pub recycle: Recycle,
+    /// The clock that `configure` sees, in Unix milliseconds; none: the present. For a replay.
+    pub started_ms: Option<u64>,
+}
+
+/// How long an instance of a plugin lives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// From message to message, until a fault or until it is recycled.
+    #[default]
+    Worker,
+    /// For one message: nothing of one is there when the next one comes. Each costs a start, with `configure`.
+    Message,
+}
+
+/// When an instance is made anew between two messages, so that a slow leak harms nobody. By default never.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recycle {
+    /// Once its memories are larger than this.
+    pub memory_bytes: Option<usize>,
+    /// After about so many messages: up to a tenth more or fewer, so that not all of a route's instances go at once.
+    pub messages: Option<u64>,
 }
 
 /// Why a plugin cannot be used like this.
@@ -104,13 +134,44 @@ impl Component {
         &self.compiled.imports
     }
 
+    /// Of the contract that it was made for, as `0.1.0`.
+    pub fn contract_version(&self) -> &str {
+        &self.compiled.version
+    }
+
+    /// Names of functions that it defines, as its name section has them: the first 256, each at most 128 bytes.
+    pub fn functions(&self) -> &[String] {
+        &self.compiled.facts.functions
+    }
+
+    /// Whether it has a name section; without one, a trace shows numbers.
+    pub fn has_names(&self) -> bool {
+        self.compiled.facts.has_names
+    }
+
+    /// Linear memories that each instance takes from the pool.
+    pub fn memories(&self) -> u32 {
+        self.compiled.slots.memories
+    }
+
     /// Makes an instance for one use and has it read its configuration. Takes its time from the deadline, as a message
-    /// does.
+    /// does. What it logs goes to the router's log and to [`Runtime::logs`].
     ///
     /// # Errors
     ///
     /// [`ConfigureError`] where the plugin refuses or fails, or no instance can be had.
     pub fn plugin(&self, r#use: Use) -> Result<Guest, ConfigureError> {
+        let ring = self.runtime.rings().of(&self.name);
+        let route = r#use.route.as_str().into();
+        self.plugin_with(r#use, Arc::new(RouterLog { plugin: Arc::clone(&self.name), route, ring }))
+    }
+
+    /// As [`Component::plugin`], with all that it logs going to the sink and nowhere else.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn plugin_with(&self, r#use: Use, logs: Arc<dyn LogSink>) -> Result<Guest, ConfigureError> {
         let plugin = || self.name.as_ref().to_owned();
         let (asked, most) = (r#use.limits.memory_bytes, self.runtime.config().memory_bytes_max);
         if asked > most {
@@ -121,12 +182,14 @@ impl Component {
             let what = format!("the router has {} instances with {} memories", total.instances, total.memories);
             ConfigureError::Exhausted { plugin: plugin(), what }
         })?;
-        let identity = Arc::new(Identity { plugin: plugin(), route: r#use.route, config_json: r#use.config_json });
-        let instance = Instance::start(self, &identity, &r#use.limits).map_err(|e| match e {
+        Guest::start(self.clone(), r#use, logs, permit).map_err(|e| match e {
             StartError::Refused(reason) => ConfigureError::Refused { plugin: plugin(), reason },
             StartError::Fault(fault) => ConfigureError::Fault { plugin: plugin(), fault },
-        })?;
-        Ok(Guest::new(self.clone(), identity, r#use.limits, instance, permit))
+        })
+    }
+
+    pub(crate) fn slots(&self) -> Slots {
+        self.compiled.slots
     }
 
     pub(crate) fn pre(&self) -> &PluginPre<Host> {

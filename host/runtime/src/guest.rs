@@ -1,16 +1,17 @@
-//! A plugin at work: one instance, reused from message to message and made anew after a fault.
+//! A plugin at work: one instance, reused from message to message and made anew after a fault, or when it is old.
 
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use wasmtime::Store;
 
 use crate::bindings;
-use crate::component::Component;
+use crate::component::{Component, Isolation, Recycle, Use};
 use crate::host::{Host, Identity, SEED_MAX};
-use crate::plugin::{Digest, Fault, FaultKind, Hand, Limits, Plugin, Verdict};
+use crate::logs::{LogSink, unix_ms};
+use crate::plugin::{Digest, Fault, FaultKind, Hand, Limits, Plugin, Usage, Verdict};
 use crate::slots::Permit;
 use crate::text::cut;
 
@@ -18,11 +19,26 @@ use crate::text::cut;
 pub struct Guest {
     component: Component,
     identity: Arc<Identity>,
-    limits: Limits,
-    /// None after a fault.
+    config_digest: Digest,
+    start: Start,
+    isolation: Isolation,
+    recycle: Recycle,
+    /// None after a fault, and where it is to be made anew.
     instance: Option<Instance>,
+    /// Of the instance.
+    messages_left: u64,
+    usage: Usage,
     /// Declared after the instance, so that its place is free before it is given back.
     _permit: Permit,
+}
+
+/// What every instance of a use is started with.
+#[derive(Debug, Clone, Copy)]
+struct Start {
+    limits: Limits,
+    started_ms: Option<u64>,
+    /// For `configure`: the same for every instance of this use, so that a replay sees the same.
+    seed: u64,
 }
 
 /// A store with what runs in it; a trap poisons the whole of it.
@@ -47,30 +63,80 @@ const REFUSAL_BYTES_MAX: usize = 4 << 10;
 const CROSSING_EXTRA_BYTES: usize = 1 << 20;
 
 impl Guest {
-    pub(crate) fn new(
+    pub(crate) fn start(
         component: Component,
-        identity: Arc<Identity>,
-        limits: Limits,
-        instance: Instance,
+        r#use: Use,
+        logs: Arc<dyn LogSink>,
         permit: Permit,
-    ) -> Self {
-        Self { component, identity, limits, instance: Some(instance), _permit: permit }
+    ) -> Result<Self, StartError> {
+        let Use { route, config_json, limits, isolation, recycle, started_ms } = r#use;
+        let config_digest = Digest::of(config_json.as_bytes());
+        let seed = seed(&[component.digest().as_bytes(), config_digest.as_bytes(), route.as_bytes()]);
+        let identity = Arc::new(Identity { plugin: component.name().to_owned(), route, config_json, logs });
+        let mut guest = Self {
+            component,
+            identity,
+            config_digest,
+            start: Start { limits, started_ms, seed },
+            isolation,
+            recycle,
+            instance: None,
+            messages_left: u64::MAX,
+            usage: Usage::default(),
+            _permit: permit,
+        };
+        let instance = guest.make()?;
+        guest.instance = Some(instance);
+        Ok(guest)
     }
 
     /// What it may take.
     pub fn limits(&self) -> &Limits {
-        &self.limits
+        &self.start.limits
     }
 
-    fn restart(&self) -> Result<Instance, Fault> {
-        Instance::start(&self.component, &self.identity, &self.limits).map_err(|e| match e {
+    /// The component that it is an instance of.
+    pub fn component(&self) -> &Component {
+        &self.component
+    }
+
+    fn make(&mut self) -> Result<Instance, StartError> {
+        let now_ms = self.start.started_ms.unwrap_or_else(unix_ms);
+        self.usage.instances_started += 1;
+        self.usage.started_ms = now_ms;
+        let instance = Instance::start(&self.component, &self.identity, &self.start, now_ms)?;
+        self.messages_left = self.recycle.messages.map_or(u64::MAX, jittered);
+        self.note_memory(instance.memory_bytes());
+        Ok(instance)
+    }
+
+    fn remake(&mut self) -> Result<Instance, Fault> {
+        self.make().map_err(|e| match e {
             StartError::Fault(fault) => fault,
             StartError::Refused(reason) => Fault {
                 kind: FaultKind::Configure,
-                text: format!("made anew after a fault, the plugin refuses its configuration: {reason}"),
+                text: format!("made anew, the plugin refuses its configuration: {reason}"),
                 trace: Vec::new(),
             },
         })
+    }
+
+    fn note_memory(&mut self, bytes: usize) {
+        self.usage.memory_bytes = bytes;
+        self.usage.memory_peak_bytes = self.usage.memory_peak_bytes.max(bytes);
+    }
+
+    /// Keeps the instance for the next message, or lets it go.
+    fn put_back(&mut self, instance: Instance) {
+        self.messages_left = self.messages_left.saturating_sub(1);
+        let is_large = self.recycle.memory_bytes.is_some_and(|most| self.usage.memory_bytes > most);
+        let is_old = self.messages_left == 0;
+        if self.isolation == Isolation::Worker && !is_large && !is_old {
+            self.instance = Some(instance);
+            return;
+        }
+        self.usage.recycled += u64::from(is_large || is_old);
+        self.usage.memory_bytes = 0;
     }
 }
 
@@ -83,14 +149,31 @@ impl Plugin for Guest {
         self.component.digest()
     }
 
+    fn config_digest(&self) -> &Digest {
+        &self.config_digest
+    }
+
+    fn usage(&self) -> Usage {
+        self.usage
+    }
+
     fn process(&mut self, hand: &mut Hand) -> Result<Verdict, Fault> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
-            None => self.restart()?,
+            None => self.remake()?,
         };
-        let verdict = instance.process(hand)?;
-        self.instance = Some(instance);
-        Ok(verdict)
+        let verdict = instance.process(hand);
+        self.note_memory(instance.memory_bytes());
+        match verdict {
+            Ok(verdict) => {
+                self.put_back(instance);
+                Ok(verdict)
+            }
+            Err(fault) => {
+                self.usage.memory_bytes = 0;
+                Err(fault)
+            }
+        }
     }
 }
 
@@ -102,9 +185,9 @@ impl fmt::Debug for Guest {
 
 impl Instance {
     /// Instantiates, which runs the module's own start, and configures.
-    pub(crate) fn start(component: &Component, identity: &Arc<Identity>, limits: &Limits) -> Result<Self, StartError> {
-        let runtime = component.runtime();
-        let host = Host::new(Arc::clone(identity), *limits, unix_ms(), random_seed());
+    fn start(component: &Component, identity: &Arc<Identity>, start: &Start, now_ms: u64) -> Result<Self, StartError> {
+        let (runtime, limits) = (component.runtime(), start.limits);
+        let host = Host::new(Arc::clone(identity), limits, now_ms, start.seed);
         let mut store = Store::new(runtime.engine(), host);
         store.limiter(|host| &mut host.memory);
         store.set_hostcall_fuel(limits.output_bytes.saturating_mul(2).saturating_add(CROSSING_EXTRA_BYTES));
@@ -120,6 +203,10 @@ impl Instance {
             Ok((_, Err(reason))) => Err(StartError::Refused(cut(reason, REFUSAL_BYTES_MAX))),
             Err(e) => Err(StartError::Fault(store.data_mut().fault(&e))),
         }
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.store.data().memory.bytes()
     }
 
     fn process(&mut self, hand: &mut Hand) -> Result<Verdict, Fault> {
@@ -141,19 +228,34 @@ fn ticks(deadline: Duration, tick: Duration) -> u64 {
     u64::try_from(whole).unwrap_or(u64::MAX >> 1).min(u64::MAX >> 1) + 1
 }
 
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(0)
+/// Below 2^53, as every number of the contract.
+fn seed(parts: &[&[u8]]) -> u64 {
+    let mut hasher = blake3::Hasher::new();
+    for part in parts {
+        hasher.update(part);
+    }
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+    u64::from_le_bytes(bytes) % SEED_MAX
 }
 
-/// For `configure`, which no replay repeats.
-fn random_seed() -> u64 {
-    RandomState::new().hash_one(()) % SEED_MAX
+/// Up to a tenth more or less, by chance.
+fn jittered(messages: u64) -> u64 {
+    let tenth = messages / 10;
+    let chance = RandomState::new().hash_one(()) % (2 * tenth + 1);
+    (messages - tenth + chance).max(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn jitter_is_a_tenth() {
+        let drawn: Vec<u64> = (0..200).map(|_| jittered(1_000)).collect();
+        assert!(drawn.iter().all(|n| (900..=1_100).contains(n)) && drawn.iter().any(|n| *n != drawn[0]), "{drawn:?}");
+        assert_eq!([jittered(1), jittered(0)], [1, 1]);
+    }
 
     #[test]
     fn a_deadline_is_never_cut_short() {

@@ -16,6 +16,7 @@ use quipu_protocol::limits::{PAYLOAD_BYTES_MAX, TEXT_BYTES_MAX};
 use quipu_protocol::{HeaderError, KeyError, Message, MessageId, Subject};
 
 use crate::bindings::quipu::plugin::types;
+use crate::logs::{LogLevel, LogSink};
 use crate::plugin::{Fault, FaultKind, Hand, Limits, Verdict};
 use crate::text::{Line, Size, cut, start};
 
@@ -29,11 +30,11 @@ pub(crate) const SEED_MAX: u64 = 1 << 53;
 const SUBJECTS_MAX: usize = 64;
 
 /// Who runs where.
-#[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) plugin: String,
     pub(crate) route: String,
     pub(crate) config_json: String,
+    pub(crate) logs: Arc<dyn LogSink>,
 }
 
 /// The data of one store.
@@ -145,8 +146,7 @@ impl Host {
     pub(crate) fn report_suppressed(&mut self) {
         let lines = std::mem::take(&mut self.used.log_suppressed);
         if lines > 0 {
-            let Identity { plugin, route, .. } = &*self.identity;
-            tracing::warn!(target: "plugin", plugin, route, "{lines} more log lines suppressed");
+            self.identity.logs.line(LogLevel::Warn, &format!("{lines} more log lines suppressed"));
         }
     }
 

@@ -7,24 +7,33 @@
 //!   environment, no clock but the attempt's, and of WASI only what an inert stub can answer.
 //! - It schedules nothing: [`Plugin::process`] blocks the caller's thread, which must not be one of an async runtime's.
 //! - It decides nothing about delivery: what a verdict or a fault does to a message is the router's business.
-//! - It keeps nothing on disk and counts nothing. Compiled code lives in memory only, by digest, and precompiled code is
-//!   never loaded.
+//! - It keeps nothing on disk. Compiled code may be kept by others, [`Sealed`]; any that this router did not seal itself
+//!   is never loaded.
 //! - It never believes a guest: every pointer, length and text that comes from one is checked, and a number is clamped
 //!   before anything is allocated by it.
 
+mod attempt;
 mod bindings;
+mod capsule;
 mod component;
 mod fault;
+mod fingerprint;
 mod guest;
 mod host;
 mod load;
+mod logs;
 pub mod plugin;
 mod runtime;
+mod sealed;
 mod slots;
 mod text;
 
-pub use component::{Component, ConfigureError, Use};
+pub use attempt::{Attempt, Change};
+pub use capsule::{CAPSULE_BYTES_MAX, Capsule, CapsuleError};
+pub use component::{Component, ConfigureError, Isolation, Recycle, Use};
 pub use guest::Guest;
 pub use load::{FILE_BYTES_MAX, LoadError};
-pub use plugin::{Digest, Emitted, Fault, FaultKind, Hand, Limits, Plugin, Verdict};
-pub use runtime::{Runtime, RuntimeConfig, RuntimeError};
+pub use logs::{CapturedLog, LOG_LINES_MAX, LogLevel, LogLine, LogSink};
+pub use plugin::{Digest, DigestError, Emitted, Fault, FaultKind, Hand, Limits, Plugin, Usage, Verdict};
+pub use runtime::{Room, Runtime, RuntimeConfig, RuntimeError, compile};
+pub use sealed::{SealError, Sealed};

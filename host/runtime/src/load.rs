@@ -1,9 +1,11 @@
 //! From a file's bytes to compiled code that is known to fit the contract. Runs nothing of the plugin.
 
 mod encode;
+mod survey;
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
 use wasmtime::component::types::{self, ComponentItem};
 use wasmtime::component::{self, Linker};
 
@@ -87,6 +89,34 @@ pub enum LoadError {
         /// Which name or type is at fault.
         reason: String,
     },
+    /// Small or not, it would take too much to compile.
+    #[error("{file} has {found} {what}; a plugin has at most {most}")]
+    TooComplex {
+        /// The file.
+        file: String,
+        /// Of what there is too much.
+        what: &'static str,
+        /// How many there are, or how many were counted before counting ended.
+        found: u64,
+        /// How many are allowed.
+        most: u64,
+    },
+    /// Compiled code that is not this file's, or that the engine does not take.
+    #[error("the compiled code of {file} cannot be used: {reason}")]
+    Compiled {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The system gave no thread, or no compiler.
+    #[error("{file} cannot be compiled now: {reason}")]
+    System {
+        /// The file.
+        file: String,
+        /// What the system said.
+        reason: String,
+    },
     /// More than the whole pool has.
     #[error("{file} needs {needed} {what}; the router has {total} in all")]
     Slots {
@@ -124,15 +154,50 @@ pub(crate) fn check_slots(file: &str, needed: Slots, total: Slots) -> Result<(),
     }
 }
 
-/// Encodes where needed, compiles, and checks imports and exports.
-pub(crate) fn compile(linker: &Linker<Host>, file: &str, bytes: &[u8], digest: Digest) -> Result<Compiled, LoadError> {
-    let encoded = match kind(file, bytes)? {
-        Kind::Component => Cow::Borrowed(bytes),
-        Kind::Module => Cow::Owned(encode::component(file, bytes)?),
+/// What is known of a file besides its code.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    /// Of the functions that the file defines: the first 256.
+    pub(crate) functions: Vec<String>,
+    pub(crate) has_names: bool,
+}
+
+/// Stack of the thread that reads a file. Readers of nested types call themselves; the survey bounds how often.
+const STACK_BYTES: usize = 16 << 20;
+
+/// Looks through the file, encodes it where needed, and compiles it, on a thread with room.
+pub(crate) fn compile(
+    engine: &wasmtime::Engine,
+    file: &str,
+    bytes: &[u8],
+) -> Result<(component::Component, Facts), LoadError> {
+    let work = || {
+        let kind = kind(file, bytes)?;
+        let survey::Survey { functions, has_names } = survey::survey(file, bytes)?;
+        let encoded = match kind {
+            Kind::Component => Cow::Borrowed(bytes),
+            Kind::Module => Cow::Owned(encode::component(file, bytes)?),
+        };
+        let component = component::Component::from_binary(engine, &encoded)
+            .map_err(|e| LoadError::Invalid { file: file.into(), reason: reason(&format_args!("{e:#}")) })?;
+        Ok((component, Facts { functions, has_names }))
     };
+    let system = |reason: String| LoadError::System { file: file.into(), reason };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("quipu-compile".into()).stack_size(STACK_BYTES);
+        let compiling = thread.spawn_scoped(scope, work).map_err(|e| system(e.to_string()))?;
+        compiling.join().unwrap_or_else(|_| Err(system("the compiler panicked".into())))
+    })
+}
+
+/// Checks imports and exports of what was compiled, and ties it to the router's functions.
+pub(crate) fn link(
+    linker: &Linker<Host>,
+    file: &str,
+    (component, facts): (component::Component, Facts),
+    (digest, bytes): (Digest, usize),
+) -> Result<Compiled, LoadError> {
     let engine = linker.engine();
-    let component = component::Component::from_binary(engine, &encoded)
-        .map_err(|e| LoadError::Invalid { file: file.into(), reason: reason(&format_args!("{e:#}")) })?;
     let outside = component.component_type();
     let imports: Vec<String> = outside.imports(engine).map(|(name, _)| name.to_owned()).collect();
     check_imports(file, imports.iter().map(String::as_str))?;
@@ -146,13 +211,13 @@ pub(crate) fn compile(linker: &Linker<Host>, file: &str, bytes: &[u8], digest: D
     let pre = linker
         .instantiate_pre(&component)
         .map_err(|e| LoadError::ImportType { file: file.into(), reason: reason(&format_args!("{e:#}")) })?;
-    check_exports(file, &outside, engine)?;
+    let version = check_exports(file, &outside, engine)?;
     let pre = PluginPre::new(pre).map_err(|e| LoadError::ExportType {
         file: file.into(),
         export: HANDLER.into(),
         reason: reason(&format_args!("{e:#}")),
     })?;
-    Ok(Compiled { pre, digest, bytes: bytes.len(), imports, slots })
+    Ok(Compiled { pre, digest, bytes, imports, slots, version, facts })
 }
 
 enum Kind {
@@ -192,8 +257,8 @@ fn is_offered(import: &str) -> bool {
 }
 
 /// Looks for the handler and both its functions, and at their types, so that the error can name what is wrong; the engine
-/// would find out only when it makes an instance.
-fn check_exports(file: &str, outside: &types::Component, engine: &wasmtime::Engine) -> Result<(), LoadError> {
+/// would find out only when it makes an instance. The version of the contract that the handler was made for.
+fn check_exports(file: &str, outside: &types::Component, engine: &wasmtime::Engine) -> Result<String, LoadError> {
     let missing = |export: String| LoadError::Export { file: file.into(), export };
     let mistyped = |export: String, reason: String| LoadError::ExportType { file: file.into(), export, reason };
     let handler = outside.exports(engine).find(|(name, _)| name.starts_with("quipu:plugin/handler@0.1."));
@@ -212,7 +277,7 @@ fn check_exports(file: &str, outside: &types::Component, engine: &wasmtime::Engi
             Some(_) => return Err(mistyped(export, "it is no function".into())),
         }
     }
-    Ok(())
+    Ok(name.rsplit_once('@').map_or("", |(_, version)| version).to_owned())
 }
 
 type Fits = fn(&types::ComponentFunc, &component::__internal::InstanceType<'_>) -> wasmtime::Result<()>;

@@ -3,6 +3,8 @@
 //! Knows no WebAssembly: a test may put a [`Plugin`] of its own into a chain.
 
 use std::fmt;
+use std::str::FromStr;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,17 @@ pub trait Plugin: Send {
     /// Which file it is.
     fn digest(&self) -> &Digest;
 
+    /// Of the configuration of this use, as it is written.
+    fn config_digest(&self) -> &Digest {
+        static NONE: LazyLock<Digest> = LazyLock::new(|| Digest::of(b""));
+        &NONE
+    }
+
+    /// What it takes, and has taken so far.
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
     /// Runs the plugin on the message in hand.
     ///
     /// Blocks for at most the deadline and one tick, and as long again where the instance has to be made anew because
@@ -26,6 +39,21 @@ pub trait Plugin: Send {
     /// [`Fault`] where the plugin trapped, overran a limit or broke the contract. Its instance is gone then, and the hand
     /// holds what the plugin left half done: the caller throws hand and emitted messages away.
     fn process(&mut self, hand: &mut Hand) -> Result<Verdict, Fault>;
+}
+
+/// What one use of a plugin takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Usage {
+    /// Linear memory of its instance; 0 where there is none at the moment.
+    pub memory_bytes: usize,
+    /// The most of any of its instances so far.
+    pub memory_peak_bytes: usize,
+    /// Instances that were begun, those that failed to start included.
+    pub instances_started: u64,
+    /// Instances that ended because of [`Recycle`](crate::Recycle).
+    pub recycled: u64,
+    /// When the last instance was begun, in Unix milliseconds: the clock that its `configure` saw.
+    pub started_ms: u64,
 }
 
 /// BLAKE3 of a plugin file's bytes, as they were before anything was done to them. Displayed as 64 hex digits.
@@ -43,6 +71,16 @@ impl Digest {
         self.0.to_hex()[..8].to_owned()
     }
 
+    /// The first 16 hex digits, for records.
+    pub fn prefix(&self) -> String {
+        self.0.to_hex()[..16].to_owned()
+    }
+
+    /// What [`Digest::as_bytes`] gave.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(blake3::Hash::from_bytes(bytes))
+    }
+
     /// The digest itself.
     pub fn as_bytes(&self) -> &[u8; 32] {
         self.0.as_bytes()
@@ -52,6 +90,31 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_hex())
+    }
+}
+
+/// Not 64 hex digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a digest has 64 hex digits")]
+pub struct DigestError;
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        blake3::Hash::from_hex(text).map(Self).map_err(|_| DigestError)
+    }
+}
+
+impl serde::Serialize for Digest {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Digest {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -238,6 +301,8 @@ mod tests {
         let digest = Digest::of(b"plugin");
         assert_eq!(digest.to_string(), blake3::hash(b"plugin").to_string());
         assert!(digest.to_string().starts_with(&digest.short()));
-        assert_eq!(digest.short().len(), 8);
+        assert_eq!((digest.short().len(), digest.prefix().len()), (8, 16));
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(digest.short().parse::<Digest>(), Err(DigestError));
     }
 }

@@ -15,7 +15,9 @@ use crate::component::{Compiled, Component};
 use crate::fault::FRAMES_MAX;
 use crate::host::{Host, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use crate::load::{self, LoadError};
+use crate::logs::{LogLine, Rings};
 use crate::plugin::Digest;
+use crate::sealed::{self, EngineHash, Sealed};
 use crate::slots::{Places, Slots};
 
 /// Sizes of the runtime; each is a bound, not a reservation of memory, unless it says so.
@@ -88,8 +90,11 @@ struct Inner {
     engine: Engine,
     linker: Linker<Host>,
     places: Arc<Places>,
-    /// Most recently used last. Held while compiling: one plugin compiles at a time, on every core.
+    /// Most recently used last.
     compiled: Mutex<VecDeque<Arc<Compiled>>>,
+    /// Held while compiling: one plugin compiles at a time, on every core.
+    compiling: Mutex<()>,
+    rings: Rings,
     config: RuntimeConfig,
 }
 
@@ -106,21 +111,22 @@ impl Runtime {
             address_space_gib: u64::from(config.memories_max) * SLOT_GIB,
         };
         let engine = Engine::new(&engine_config(&config)).map_err(failed)?;
-        let mut linker = Linker::new(&engine);
-        bindings::Plugin::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host).map_err(failed)?;
+        let linker = linker(&engine).map_err(failed)?;
         let (weak, tick) = (engine.weak(), config.tick);
         thread::Builder::new()
             .name("quipu-deadlines".into())
             .spawn(move || watch_deadlines(&weak, tick))
             .map_err(|e| RuntimeError::Thread(e.to_string()))?;
         let places = Places::new(slots(&config));
-        Ok(Self(Arc::new(Inner { engine, linker, places, compiled: Mutex::default(), config })))
+        let (compiled, compiling, rings) = (Mutex::default(), Mutex::default(), Rings::default());
+        Ok(Self(Arc::new(Inner { engine, linker, places, compiled, compiling, rings, config })))
     }
 
     /// Makes a plugin of a file's bytes: a component, or a core module that keeps to the contract's names.
     ///
     /// `name` is the plugin's own, `source` the file's, for errors. Compiles on all cores, which takes from milliseconds
-    /// to seconds by size, and one plugin at a time; a file seen before costs its digest only.
+    /// to seconds by size, and one plugin at a time; a file seen before costs its digest only. A file that nobody vouches
+    /// for is better compiled by [`compile`] in a process with limits, since its author decides what compiling it takes.
     ///
     /// # Errors
     ///
@@ -128,11 +134,89 @@ impl Runtime {
     pub fn load(&self, name: &str, source: &str, bytes: &[u8]) -> Result<Component, LoadError> {
         load::check_size(source, bytes)?;
         let digest = Digest::of(bytes);
-        let mut cache = self.0.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-        let compiled = match cache.iter().position(|c| c.digest == digest).and_then(|at| cache.remove(at)) {
+        let compiled = match self.known(&digest) {
             Some(known) => known,
-            None => Arc::new(load::compile(&self.0.linker, source, bytes, digest)?),
+            None => self.compile(source, bytes, digest)?,
         };
+        self.component(name, source, compiled)
+    }
+
+    /// Makes a plugin of what [`compile`] made of a file of so many bytes, in another process perhaps. Compiles nothing:
+    /// takes well under a millisecond.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`]; `Compiled` where the code is of another file.
+    pub fn load_compiled(
+        &self,
+        name: &str,
+        source: &str,
+        digest: Digest,
+        size: usize,
+        code: &Sealed,
+    ) -> Result<Component, LoadError> {
+        let refused = |reason: String| LoadError::Compiled { file: source.into(), reason };
+        if *code.digest() != digest {
+            return Err(refused("it is of another file".into()));
+        }
+        let compiled = match self.known(&digest) {
+            Some(known) => known,
+            None => {
+                let component = deserialize(&self.0.engine, code).map_err(|e| refused(format!("{e:#}")))?;
+                let built = (component, code.facts().clone());
+                Arc::new(load::link(&self.0.linker, source, built, (digest, size))?)
+            }
+        };
+        self.component(name, source, compiled)
+    }
+
+    /// The last lines that a plugin logged, at most 1,000 of all routes together: those of this route, if one is named,
+    /// with a higher number than this.
+    pub fn logs(&self, plugin: &str, route: Option<&str>, after: u64) -> Vec<LogLine> {
+        self.0.rings.read(plugin, route, after)
+    }
+
+    /// Whether there is room for so many more instances of a plugin, each with its memories. It is not kept for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Room`] says what is to be raised.
+    pub fn room_for(&self, component: &Component, uses: u32) -> Result<(), Room> {
+        let (total, free, one) = (self.0.places.total(), self.0.places.free(), component.slots());
+        let wanted = |each: u32| each.saturating_mul(uses);
+        let room = |setting, what, needed: u32, free: u32, total: u32| match needed <= free {
+            true => Ok(()),
+            false => {
+                let at_least = u64::from(total) + u64::from(needed - free);
+                Err(Room { plugin: component.name().into(), uses, what, setting, needed, free, total, at_least })
+            }
+        };
+        room("plugins.instances", "instances", wanted(one.instances), free.instances, total.instances)?;
+        room("plugins.memories", "linear memories", wanted(one.memories), free.memories, total.memories)?;
+        // Tables come with the instances.
+        let tables = wanted(one.tables).div_ceil(TABLES_PER_INSTANCE);
+        let free_tables = free.tables / TABLES_PER_INSTANCE;
+        room("plugins.instances", "instances' tables", tables, free_tables, total.instances)
+    }
+
+    fn compile(&self, source: &str, bytes: &[u8], digest: Digest) -> Result<Arc<Compiled>, LoadError> {
+        let _one = self.0.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another may have been at it meanwhile.
+        if let Some(known) = self.known(&digest) {
+            return Ok(known);
+        }
+        let built = load::compile(&self.0.engine, source, bytes)?;
+        load::link(&self.0.linker, source, built, (digest, bytes.len())).map(Arc::new)
+    }
+
+    fn known(&self, digest: &Digest) -> Option<Arc<Compiled>> {
+        let cache = self.0.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.iter().find(|compiled| compiled.digest == *digest).map(Arc::clone)
+    }
+
+    fn component(&self, name: &str, source: &str, compiled: Arc<Compiled>) -> Result<Component, LoadError> {
+        let mut cache = self.0.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.retain(|other| other.digest != compiled.digest);
         cache.push_back(Arc::clone(&compiled));
         if cache.len() > self.0.config.compiled_max {
             cache.pop_front();
@@ -140,6 +224,10 @@ impl Runtime {
         drop(cache);
         load::check_slots(source, compiled.slots, self.0.places.total())?;
         Ok(Component::new(name, compiled, self.clone()))
+    }
+
+    pub(crate) fn rings(&self) -> &Rings {
+        &self.0.rings
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -153,6 +241,63 @@ impl Runtime {
     pub(crate) fn config(&self) -> &RuntimeConfig {
         &self.0.config
     }
+}
+
+/// Compiles a file to what [`Sealed::seal`] seals: looks through it, compiles it, checks that it fits the contract, and
+/// runs nothing of it. Meant for a process of its own with limits of time and memory: the file's author decides what it
+/// takes. Needs none of the pool's address space; of the configuration only `trace_lines` matters.
+///
+/// # Errors
+///
+/// [`LoadError`] names the file and what is wrong with it.
+pub fn compile(file: &str, bytes: &[u8], config: &RuntimeConfig) -> Result<Vec<u8>, LoadError> {
+    load::check_size(file, bytes)?;
+    let failed = |e: wasmtime::Error| LoadError::System { file: file.into(), reason: format!("{e:#}") };
+    let engine = Engine::new(&code_config(config)).map_err(failed)?;
+    let linker = linker(&engine).map_err(failed)?;
+    let (component, facts) = load::compile(&engine, file, bytes)?;
+    load::link(&linker, file, (component.clone(), facts.clone()), (Digest::of(bytes), bytes.len()))?;
+    let code = component.serialize().map_err(failed)?;
+    Ok(sealed::pack(EngineHash::of(&engine), &facts, &code))
+}
+
+fn linker(engine: &Engine) -> wasmtime::Result<Linker<Host>> {
+    let mut linker = Linker::new(engine);
+    bindings::Plugin::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+    Ok(linker)
+}
+
+#[allow(unsafe_code, reason = "the only way to load compiled code")]
+fn deserialize(engine: &Engine, code: &Sealed) -> wasmtime::Result<wasmtime::component::Component> {
+    // SAFETY: the bytes must be what the engine itself serialised. A `Sealed` is made by `Sealed::open` alone, which
+    // has compared a keyed hash over all of them: who has the key has sealed them, and that is this router, with what
+    // `compile` answered. The engine itself compares its version and settings once more.
+    unsafe { wasmtime::component::Component::deserialize(engine, code.code()) }
+}
+
+/// Too little room in the pool of instances.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no room for {uses} more of plugin `{plugin}`: {needed} {what} are needed, {free} of {total} are free; set `{setting}` \
+     to at least {at_least}"
+)]
+pub struct Room {
+    /// Its name.
+    pub plugin: String,
+    /// How many uses were asked for.
+    pub uses: u32,
+    /// Of what there is too little.
+    pub what: &'static str,
+    /// The key of the configuration that says how many there are.
+    pub setting: &'static str,
+    /// How many are needed.
+    pub needed: u32,
+    /// How many are free.
+    pub free: u32,
+    /// How many there are.
+    pub total: u32,
+    /// What the setting must be.
+    pub at_least: u64,
 }
 
 impl std::fmt::Debug for Runtime {
@@ -212,11 +357,20 @@ fn engine_config(config: &RuntimeConfig) -> Config {
         .max_memory_size(config.memory_bytes_max)
         .linear_memory_keep_resident(config.keep_resident_bytes)
         .pagemap_scan(Enabled::Auto);
+    let mut engine = code_config(config);
+    engine.allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    engine
+}
+
+/// What compiled code depends on. A replay must see what was seen, so a number that is none has the same bits on every
+/// processor.
+fn code_config(config: &RuntimeConfig) -> Config {
     let lines = if config.trace_lines { WasmBacktraceDetails::Enable } else { WasmBacktraceDetails::Disable };
     let mut engine = Config::new();
     engine
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         .concurrency_support(false)
+        .cranelift_nan_canonicalization(true)
+        .relaxed_simd_deterministic(true)
         .epoch_interruption(true)
         .wasm_backtrace_details(lines)
         .wasm_backtrace_max_frames(Some(FRAMES_MAX))

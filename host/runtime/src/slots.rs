@@ -46,6 +46,10 @@ impl Places {
         self.total
     }
 
+    pub(crate) fn free(&self) -> Slots {
+        *self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes the places, or nothing.
     pub(crate) fn take(self: &Arc<Self>, wanted: Slots) -> Option<Permit> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);

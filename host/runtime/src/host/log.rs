@@ -1,10 +1,11 @@
-//! `log`: lines for people, into `tracing` under the target `plugin`, and the guest's own account of a failure.
+//! `log`: lines for people, and the guest's own account of a failure.
 
 use wasmtime::Result;
 
-use super::{Host, Identity};
+use super::Host;
 use crate::bindings::quipu::plugin::log::{self, Level};
-use crate::text::{Line, cut, start};
+use crate::logs::LogLevel;
+use crate::text::{cut, start};
 
 /// What a guest said of its failure before it trapped.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl log::Host for Host {
     fn log(&mut self, level: Level, text: String) -> Result<()> {
         self.called()?;
         if let Some(bytes) = self.log_bytes_granted(text.len()) {
-            write(&self.identity, level, start(&text, bytes));
+            self.identity.logs.line(level.into(), start(&text, bytes));
         }
         Ok(())
     }
@@ -51,13 +52,14 @@ impl Host {
     }
 }
 
-fn write(Identity { plugin, route, .. }: &Identity, level: Level, text: &str) {
-    let line = Line(text);
-    match level {
-        Level::Trace => tracing::trace!(target: "plugin", plugin, route, "{line}"),
-        Level::Debug => tracing::debug!(target: "plugin", plugin, route, "{line}"),
-        Level::Info => tracing::info!(target: "plugin", plugin, route, "{line}"),
-        Level::Warn => tracing::warn!(target: "plugin", plugin, route, "{line}"),
-        Level::Error => tracing::error!(target: "plugin", plugin, route, "{line}"),
+impl From<Level> for LogLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Trace => Self::Trace,
+            Level::Debug => Self::Debug,
+            Level::Info => Self::Info,
+            Level::Warn => Self::Warn,
+            Level::Error => Self::Error,
+        }
     }
 }

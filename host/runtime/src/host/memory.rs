@@ -36,6 +36,11 @@ impl Memory {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self { bytes_max, bytes: 0, elements: 0, granted: 0, refused: None }
     }
+
+    /// What was granted so far; memories never shrink.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 impl ResourceLimiter for Memory {

@@ -45,7 +45,7 @@ impl Source {
 
     pub(crate) fn start(&self, limits: Limits) -> Result<Guest, ConfigureError> {
         let component = RUNTIME.load("tried", "tried.wasm", &self.module()).expect("a plugin");
-        component.plugin(Use { route: "r".into(), config_json: r#"{"a":1}"#.into(), limits })
+        component.plugin(Use { route: "r".into(), config_json: r#"{"a":1}"#.into(), limits, ..Use::default() })
     }
 
     pub(crate) fn guest(&self) -> Guest {
