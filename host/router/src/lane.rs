@@ -1,4 +1,4 @@
-//! A lane of a route: what came for it, and its place in the workers' line.
+//! A lane of a route: what came for it, and its place in the route's queue for workers.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use crate::route::{Route, lock};
 use crate::stats::{PluginInfo, add_all};
 use crate::work::{Event, Serving, Slice, Work};
-use crate::workers::{Job, Line};
+use crate::workers::{Job, Place};
 
 /// A slice ends after so much time, between two messages.
 const SLICE_TIME: Duration = Duration::from_millis(5);
@@ -21,10 +21,10 @@ const SLICE_TIME: Duration = Duration::from_millis(5);
 pub(crate) struct Lane {
     this: Weak<Self>,
     route: Weak<Route>,
-    line: Line,
+    place: Arc<Place>,
     /// What came and waits for a worker. Bounded by credit.
     inbox: Mutex<VecDeque<Event>>,
-    /// Whether it is in the line or at work.
+    /// Whether it waits for a worker or has one.
     scheduled: AtomicBool,
     work: Mutex<Work>,
     info: Mutex<LaneInfo>,
@@ -69,12 +69,12 @@ pub(crate) struct LaneInfo {
 }
 
 impl Lane {
-    pub(crate) fn new(route: Weak<Route>, line: Line, work: Work) -> Arc<Self> {
+    pub(crate) fn new(route: Weak<Route>, place: Arc<Place>, work: Work) -> Arc<Self> {
         let info = LaneInfo { plugins: work.serving.plugins.clone(), ..LaneInfo::default() };
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             route,
-            line,
+            place,
             inbox: Mutex::default(),
             scheduled: AtomicBool::new(false),
             work: Mutex::new(work),
@@ -95,7 +95,7 @@ impl Lane {
         if !self.scheduled.swap(true, Ordering::AcqRel)
             && let Some(this) = self.this.upgrade()
         {
-            self.line.push(this);
+            self.place.push(this);
         }
     }
 

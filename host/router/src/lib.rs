@@ -72,7 +72,7 @@ impl Router {
         if !(1..=LANES_MAX).contains(&lanes) {
             return Err(RouteError::Lanes { route: name, lanes });
         }
-        let route = Route::start(&self.store, self.line.clone(), settings).await?;
+        let route = Route::start(&self.store, &self.line, settings).await?;
         match lock(&self.routes).entry(name) {
             // Another of this name was faster.
             Entry::Occupied(taken) => Err(RouteError::Exists(taken.key().clone())),

@@ -16,7 +16,7 @@ use crate::lane::{Lane, LaneInfo};
 use crate::settings::{ChainSettings, Order, RouteError, RouteSettings};
 use crate::stats::{PluginInfo, RouteInfo};
 use crate::work::{Answer, End, Event, Sent, Serving, Slice, Work};
-use crate::workers::Line;
+use crate::workers::{Line, Place};
 use control::Standing;
 
 /// Deliveries that a route holds in its inboxes and in hand: so many at least, …
@@ -39,6 +39,8 @@ pub(crate) struct Route {
     start: Start,
     order: Order,
     store: Store,
+    /// Among the routes that take turns.
+    place: Arc<Place>,
     lanes: Vec<Arc<Lane>>,
     /// Whether messages are begun.
     taking: AtomicBool,
@@ -75,9 +77,9 @@ struct Underway {
 }
 
 impl Route {
-    pub(crate) async fn start(store: &Store, line: Line, settings: RouteSettings) -> Result<Arc<Self>, RouteError> {
+    pub(crate) async fn start(store: &Store, line: &Line, settings: RouteSettings) -> Result<Arc<Self>, RouteError> {
         let held = settings.held.clone();
-        let route = Self::new(store.clone(), line, settings);
+        let route = Self::new(store.clone(), line.place(), settings);
         let failed = |source| RouteError::Subscribe { route: route.name.clone(), source };
         match held {
             None => route.take_seat().await.map_err(failed)?,
@@ -91,7 +93,7 @@ impl Route {
         Ok(route)
     }
 
-    fn new(store: Store, line: Line, settings: RouteSettings) -> Arc<Self> {
+    fn new(store: Store, place: Arc<Place>, settings: RouteSettings) -> Arc<Self> {
         let (name, from, start, order, chains) = parts(settings);
         let info = RouteInfo {
             name: name.clone(),
@@ -102,7 +104,7 @@ impl Route {
         };
         Arc::new_cyclic(|this: &Weak<Self>| {
             let info = Mutex::new(RouteInfo { ..info }.with_chain(&chains));
-            let lane = |serving: Serving| Lane::new(this.clone(), line.clone(), Work::new(serving));
+            let lane = |serving: Serving| Lane::new(this.clone(), place.clone(), Work::new(serving));
             Self {
                 lanes: servings(&name, chains).into_iter().map(lane).collect(),
                 name,
@@ -110,6 +112,7 @@ impl Route {
                 start,
                 order,
                 store,
+                place,
                 taking: AtomicBool::new(false),
                 stopping: AtomicBool::new(false),
                 seat: Mutex::default(),
@@ -200,7 +203,8 @@ impl Route {
         let LaneInfo { attempts, plugins, waiting_for, .. } = sum;
         let waiting_for = waiting_for.map(|queue| queue.as_ref().to_owned());
         let (state, state_reason) = lock(&self.standing).said();
-        RouteInfo { attempts, plugins, waiting_for, state, state_reason, ..lock(&self.info).clone() }
+        let busy_ns = u64::try_from(self.place.used().as_nanos()).unwrap_or(u64::MAX);
+        RouteInfo { busy_ns, attempts, plugins, waiting_for, state, state_reason, ..lock(&self.info).clone() }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

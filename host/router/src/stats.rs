@@ -21,6 +21,8 @@ pub struct RouteInfo {
     /// Messages that are worked on at once, at most.
     pub parallel: usize,
     pub order: &'static str,
+    /// Time of workers that it used, in nanoseconds: plugins, conditions and what is around them.
+    pub busy_ns: u64,
     /// A queue that is full, where messages wait for that.
     pub waiting_for: Option<String>,
     /// Times that a message was put off because a queue was full. These are no attempts that failed.

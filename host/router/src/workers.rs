@@ -1,17 +1,23 @@
 //! The threads that plugins run on.
 //!
-//! Lanes of routes that have work wait in one line; a worker takes the first, lets it run for a slice, and it goes to
-//! the end of the line if there is more to do. A lane is in the line at most once, so none holds two workers.
+//! Each route has a queue of its lanes that have work, and the routes take [turns] by the time that they used; a worker
+//! lets a lane run for a slice. A lane is in its queue at most once, so none holds two workers, and no route holds them
+//! all.
 
-use std::collections::VecDeque;
+mod turns;
+
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-/// Worker threads where the configuration says nothing: as many as cores, at least 2, at most 16.
+use crate::route::lock;
+use turns::{Taken, Turns};
+
+/// Worker threads where the configuration says nothing: one more than cores, since no route holds them all; 3 to 17.
 pub static WORKERS_DEFAULT: std::sync::LazyLock<usize> =
-    std::sync::LazyLock::new(|| thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)));
+    std::sync::LazyLock::new(|| thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 16)) + 1);
 
 /// Something that has work now and then.
 pub(crate) trait Job: Send + Sync {
@@ -22,20 +28,24 @@ pub(crate) trait Job: Send + Sync {
     fn panicked(&self);
 }
 
-/// The line: as long as there are lanes, at the most.
-#[derive(Clone, Default)]
+/// Where work is waited for: as much of it as there are lanes, at the most.
+#[derive(Clone)]
 pub(crate) struct Line(Arc<Shared>);
 
-#[derive(Default)]
 struct Shared {
     waiting: Mutex<Waiting>,
     came: Condvar,
 }
 
-#[derive(Default)]
 struct Waiting {
-    jobs: VecDeque<Arc<dyn Job>>,
+    turns: Turns<Arc<dyn Job>>,
     stops: bool,
+}
+
+/// A route's place among those that take turns, until it is dropped.
+pub(crate) struct Place {
+    line: Line,
+    flow: u64,
 }
 
 /// The threads.
@@ -45,31 +55,70 @@ pub(crate) struct Workers {
 }
 
 impl Line {
-    pub(crate) fn push(&self, job: Arc<dyn Job>) {
-        let mut waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody would take it then.
-        if !waiting.stops {
-            waiting.jobs.push_back(job);
-            self.0.came.notify_one();
+    fn new(workers: usize) -> Self {
+        let waiting = Waiting { turns: Turns::new(workers.saturating_sub(1).max(1)), stops: false };
+        Self(Arc::new(Shared { waiting: Mutex::new(waiting), came: Condvar::new() }))
+    }
+
+    /// A place for one more route.
+    pub(crate) fn place(&self) -> Arc<Place> {
+        let flow = lock(&self.0.waiting).turns.join();
+        Arc::new(Place { line: self.clone(), flow })
+    }
+
+    /// The next job; none at the end, when nobody waits.
+    fn next(&self) -> Option<Taken<Arc<dyn Job>>> {
+        let mut waiting = lock(&self.0.waiting);
+        loop {
+            if let Some(taken) = waiting.turns.take() {
+                return Some(taken);
+            }
+            if waiting.stops {
+                return None;
+            }
+            waiting = self.0.came.wait(waiting).unwrap_or_else(std::sync::PoisonError::into_inner);
         }
     }
 
-    /// The next job; none at the end, when the line is empty.
-    fn next(&self) -> Option<Arc<dyn Job>> {
-        let waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.stops;
-        self.0.came.wait_while(waiting, is_idle).unwrap_or_else(PoisonError::into_inner).jobs.pop_front()
+    /// A slice is over, and took so long.
+    fn done(&self, taken: Taken<Arc<dyn Job>>, time: Duration, has_more: bool) {
+        let over = lock(&self.0.waiting).turns.done(taken, time, has_more);
+        // Here, since the last of a route gives up its place.
+        drop(over);
     }
 
     fn stop(&self) {
-        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).stops = true;
+        lock(&self.0.waiting).stops = true;
         self.0.came.notify_all();
+    }
+}
+
+impl Place {
+    pub(crate) fn push(&self, job: Arc<dyn Job>) {
+        let mut waiting = lock(&self.line.0.waiting);
+        // Nobody would take it then.
+        if !waiting.stops {
+            waiting.turns.push(self.flow, job);
+            drop(waiting);
+            self.line.0.came.notify_one();
+        }
+    }
+
+    /// Time of workers that its jobs have used.
+    pub(crate) fn used(&self) -> Duration {
+        lock(&self.line.0.waiting).turns.used(self.flow)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        lock(&self.line.0.waiting).turns.leave(self.flow);
     }
 }
 
 impl Workers {
     pub(crate) fn start(count: usize) -> io::Result<Self> {
-        let line = Line::default();
+        let line = Line::new(count);
         let start = |n| {
             let line = line.clone();
             thread::Builder::new().name(format!("quipu-plugin-{n}")).spawn(move || work(&line))
@@ -82,8 +131,7 @@ impl Workers {
         self.line.clone()
     }
 
-    /// Lets every worker finish its slice, and ends it. What is in the line ends at once, because its route is told to
-    /// stop.
+    /// Lets every worker finish its slice, and ends it. What waits ends at once, because its route is told to stop.
     pub(crate) fn stop(self) {
         self.line.stop();
         for thread in self.threads {
@@ -95,12 +143,13 @@ impl Workers {
 }
 
 fn work(line: &Line) {
-    while let Some(job) = line.next() {
+    while let Some(taken) = line.next() {
+        let begun = Instant::now();
         // One route's bug must not take a worker from the others.
-        match catch_unwind(AssertUnwindSafe(|| job.run())) {
-            Ok(true) => line.push(job),
-            Ok(false) => {}
-            Err(_) => job.panicked(),
-        }
+        let has_more = catch_unwind(AssertUnwindSafe(|| taken.job.run())).unwrap_or_else(|_| {
+            taken.job.panicked();
+            false
+        });
+        line.done(taken, begun.elapsed(), has_more);
     }
 }

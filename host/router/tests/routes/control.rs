@@ -81,7 +81,7 @@ async fn swaps_under_load_lose_nothing_double_nothing_and_keep_the_order_of_keys
         assert!(seen.is_sorted_by_key(|(_, by)| *by), "key {key}");
         for (parent, by) in seen {
             let began = |n: u64| swaps[usize::try_from(n).expect("small")].offset.0;
-            assert!(by as usize == SWAPS || parent < began(by), "{parent} by {by} from {} on", began(by));
+            assert!(by == SWAPS as u64 || parent < began(by), "{parent} by {by} from {} on", began(by));
         }
     }
     let (from, to) = (node.info("in").await, node.info("out").await);

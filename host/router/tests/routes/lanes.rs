@@ -105,7 +105,8 @@ async fn messages_without_a_key_stay_in_order_in_one_lane() {
 #[tokio::test]
 async fn without_order_messages_run_side_by_side() {
     let directory = tempfile::tempdir().expect("a directory");
-    let node = Node::open_with(directory.path(), 3);
+    // No route holds all of them.
+    let node = Node::open_with(directory.path(), 4);
     node.queues(&["in", "out"]).await;
     let inside = Arc::new((Mutex::new(0), Condvar::new()));
     let plugins = lanes(3, || {
@@ -253,5 +254,49 @@ async fn a_subscription_made_as_shared_stays_so_and_the_route_runs_all_the_same(
     assert_eq!(node.info("in").await.subscriptions[0].mode, "shared");
     let without_lanes = RouteSettings { plugins: Vec::new(), ..route("none", "in") };
     assert!(matches!(node.router.add(without_lanes).await, Err(RouteError::Lanes { lanes: 0, .. })));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_route_whose_every_lane_is_stuck_leaves_a_worker_for_its_neighbour() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::open_with(directory.path(), 3);
+    node.queues(&["in", "out"]).await;
+    let stuck = Arc::new((Mutex::new((0, false)), Condvar::new()));
+    let plugins = lanes(8, || {
+        let stuck = stuck.clone();
+        move |_| {
+            let (state, changed) = &*stuck;
+            let mut state = state.lock().expect("no panic");
+            state.0 += 1;
+            let waited = changed.wait_timeout_while(state, PATIENCE, |state| !state.1).expect("no panic");
+            if waited.1.timed_out() { Err(fault("the neighbour never came")) } else { Ok(Verdict::Forward) }
+        }
+    });
+    node.add(RouteSettings { plugins, order: Order::None, ..route("stuck", "in") }).await;
+    publish(&node, (0..100).map(keyless)).await;
+    let is_stuck = async {
+        while stuck.0.lock().expect("no panic").0 < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_stuck).await.expect("in time");
+    node.add(RouteSettings { to: templates(&["out"]), ..route("neighbour", "in") }).await;
+    let mut out = node.read("out").await;
+    assert!(by_key(&mut out, 100).await["none"].iter().copied().eq(0..100));
+    let in_hand = {
+        let mut state = stuck.0.lock().expect("no panic");
+        state.1 = true;
+        stuck.1.notify_all();
+        state.0
+    };
+    assert_eq!(in_hand, 2, "of three workers");
+    let done = async {
+        while node.route("stuck").forwarded < 100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, done).await.expect("in time");
+    assert!(node.route("stuck").busy_ns > 0);
     node.stop().await;
 }
