@@ -9,7 +9,7 @@ pub(crate) mod cases;
 mod compile;
 pub(crate) mod deploy;
 pub(crate) mod figures;
-mod offline;
+pub(crate) mod offline;
 mod prepare;
 mod push;
 mod store;
@@ -22,13 +22,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use quipu_queue::Store;
+use quipu_router::RouteSettings;
 use quipu_runtime::{Limits, Recycle, Runtime, RuntimeConfig, Use};
 
 use crate::config::{Config, PluginConfig, PluginUse, RouteConfig};
 use blobs::Blobs;
 pub(crate) use compile::{CompileLimits, Compiler};
-pub(crate) use offline::{Offline, found};
-pub(crate) use prepare::Prepared;
+pub(crate) use offline::Offline;
+pub(crate) use prepare::{Chains, Prepared};
 pub(crate) use push::Push;
 use store::PluginStore;
 pub(crate) use version::check_tag;
@@ -63,6 +64,15 @@ impl Plugins {
         let compiler = Compiler::new(runtime, CompileLimits::of(&config.plugins), Some((blobs.clone(), secret)));
         let store = PluginStore::open(store, blobs, config.plugins.store_bytes_max).await?;
         Ok(Self { compiler, store, uploads: upload::Uploads::default(), deploying: tokio::sync::Mutex::default() })
+    }
+
+    /// A route of this configuration, with instances of its plugins; or held, where one of them is not there.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the configuration and its files. Nothing that runs is changed.
+    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig) -> Result<RouteSettings> {
+        crate::app::route_settings(route, self.prepare(config, route).await?)
     }
 }
 

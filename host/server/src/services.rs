@@ -8,7 +8,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use quipu_queue::Store;
 use quipu_router::Router;
 
-use crate::config::LimitsConfig;
+use crate::config::{Config, LimitsConfig};
+use crate::plugins::Plugins;
 use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
 
 /// Shared by all sessions.
@@ -17,8 +18,9 @@ pub(crate) struct Services {
     pub(crate) store: Store,
     /// The routes.
     pub(crate) router: Router,
-    /// The plugins that were loaded, by name.
-    pub(crate) plugins: Vec<PluginListing>,
+    /// Every version of every plugin, and how routes come to another.
+    pub(crate) plugins: Arc<Plugins>,
+    config: Arc<Config>,
     /// What may wait and be open at once.
     pub(crate) limits: LimitsConfig,
     /// What is being published.
@@ -40,8 +42,10 @@ pub(crate) struct Places {
 }
 
 impl Services {
-    pub(crate) fn new(store: Store, router: Router, plugins: Vec<PluginListing>, limits: LimitsConfig) -> Self {
+    pub(crate) fn new(store: Store, router: Router, plugins: Arc<Plugins>, config: Arc<Config>) -> Self {
+        let limits = config.limits.clone();
         Self {
+            config,
             store,
             router,
             plugins,
@@ -53,6 +57,14 @@ impl Services {
             longer: Longer::default(),
             limits,
         }
+    }
+}
+
+impl Services {
+    /// The configuration that the router runs by now.
+    #[allow(clippy::unused_async, reason = "it is to change while the router runs")]
+    pub(crate) async fn config(&self) -> Arc<Config> {
+        self.config.clone()
     }
 }
 

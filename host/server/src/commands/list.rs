@@ -1,4 +1,4 @@
-//! `quipu queue`, `quipu route` and `quipu plugin`: what a running router has.
+//! `quipu queue` and `quipu route`: what a running router has.
 
 use std::io;
 use std::process::ExitCode;
@@ -43,12 +43,6 @@ pub(crate) enum RouteCommand {
     List(ListArgs),
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum PluginCommand {
-    /// Lists the plugins.
-    List(ListArgs),
-}
-
 pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
     match command {
         QueueCommand::List(args) => args.ask("queue.list", json!({}), print_queues).await,
@@ -60,11 +54,6 @@ pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
 pub(crate) async fn routes(command: RouteCommand) -> Result<ExitCode> {
     let RouteCommand::List(args) = command;
     args.ask("route.list", json!({}), print_routes).await
-}
-
-pub(crate) async fn plugins(command: PluginCommand) -> Result<ExitCode> {
-    let PluginCommand::List(args) = command;
-    args.ask("plugin.list", json!({}), print_plugins).await
 }
 
 impl ListArgs {
@@ -178,22 +167,6 @@ fn print_routes(answer: &Value) -> io::Result<()> {
         "PLUGINS",
     ];
     table::print(&heading, &rows(&answer["routes"], row), &[3, 4, 5, 6, 7, 8, 9, 10])
-}
-
-fn print_plugins(answer: &Value) -> io::Result<()> {
-    let row = |plugin: &Value| {
-        vec![
-            text(&plugin["name"]),
-            format!("{:.8}", text(&plugin["digest"])),
-            number(&plugin["size_bytes"]),
-            format!("{} ms", number(&plugin["deadline_ms"])),
-            format!("{} MiB", plugin["memory_bytes"].as_u64().unwrap_or(0) >> 20),
-            texts(&plugin["routes"]),
-            text(&plugin["source"]),
-        ]
-    };
-    let heading = ["PLUGIN", "DIGEST", "BYTES", "DEADLINE", "MEMORY", "ROUTES", "SOURCE"];
-    table::print(&heading, &rows(&answer["plugins"], row), &[2, 3, 4])
 }
 
 fn rows(values: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {

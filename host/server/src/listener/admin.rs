@@ -2,6 +2,7 @@
 
 mod ledger;
 mod longer;
+mod plugin;
 mod redrive;
 mod status;
 
@@ -23,8 +24,9 @@ pub(crate) use longer::Longer;
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 /// Calls that are answered at a time; the rest waits.
 pub(crate) const CALLS_MAX: usize = 16;
-const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, plugin.list, status, store.backup, \
-                       store.compact";
+/// Who is said to have done what a call does.
+const WHO: &str = "admin";
+const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, status, store.backup, store.compact";
 
 pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
     let _turn = services.calls.acquire().await;
@@ -66,10 +68,7 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             Ok(json!({ "routes": services.router.routes() }))
         }
-        "plugin.list" => {
-            let Nothing {} = arguments(method, payload)?;
-            Ok(json!({ "plugins": services.plugins }))
-        }
+        plugin if plugin.starts_with("plugin.") => plugin::answer(plugin, payload, services, WHO).await,
         "status" => {
             let Nothing {} = arguments(method, payload)?;
             status::status(services).await
@@ -79,7 +78,10 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             longer::compact(services).await
         }
-        unknown => Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {METHODS}"))),
+        unknown => {
+            let all = format!("{METHODS}, {}", plugin::METHODS);
+            Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {all}")))
+        }
     }
 }
 

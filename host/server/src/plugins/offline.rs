@@ -2,21 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use quipu_runtime::{Component, Runtime, Use};
+use quipu_runtime::{Component, Runtime, RuntimeConfig};
 
 use super::compile::{CompileLimits, Compiler};
 use super::version::STOCK;
-use super::{limits, names, sizes};
+use super::{limits, names, sizes, r#use};
 use crate::config::Config;
 use crate::services::PluginListing;
 
 /// Bytes of a plugin that is not in a store.
-pub(crate) struct Found {
+pub(super) struct Found {
     /// A file, or `stock`.
-    pub(crate) source: String,
-    pub(crate) bytes: Vec<u8>,
+    pub(super) source: String,
+    pub(super) bytes: Vec<u8>,
 }
 
 /// The plugins of a configuration that can be had without a store.
@@ -37,9 +38,21 @@ pub(super) fn find(name: &str, file: Option<PathBuf>, dir: Option<&Path>) -> Res
 }
 
 /// The bytes of a plugin's file.
-pub(crate) fn found(name: &str, file: &Path) -> Result<Found> {
+fn found(name: &str, file: &Path) -> Result<Found> {
     let bytes = std::fs::read(file).with_context(|| format!("plugin {name:?}: cannot read {}", file.display()))?;
     Ok(Found { source: file.display().to_string(), bytes })
+}
+
+/// A file, compiled for who tries it, and how long that took.
+pub(crate) async fn load(file: &Path, config: RuntimeConfig) -> Result<(Component, Duration)> {
+    let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or("plugin").to_owned();
+    let Found { source, bytes } = found(&name, file)?;
+    let begun = Instant::now();
+    let loaded = tokio::task::spawn_blocking(move || -> Result<Component> {
+        let runtime = Runtime::new(config).context("cannot start the plugin runtime")?;
+        Ok(runtime.load(&name, &source, &bytes)?)
+    });
+    Ok((loaded.await??, begun.elapsed()))
 }
 
 impl Offline {
@@ -64,13 +77,7 @@ impl Offline {
             let count = route.plugins.len();
             for (n, plugin) in route.plugins.iter().enumerate().filter(|(_, plugin)| plugin.version.is_none()) {
                 let Some((component, source)) = offline.loaded.get(&plugin.name) else { continue };
-                let settings = config.plugin.get(&plugin.name).cloned().unwrap_or_default();
-                let r#use = Use {
-                    route: route.name.clone(),
-                    config_json: plugin.config.to_string(),
-                    limits: limits(&settings),
-                    ..Use::default()
-                };
+                let r#use = r#use(config, &route.name, plugin);
                 let place = || format!("route {:?}, plugin {} of {count} ({source})", route.name, n + 1);
                 tokio::task::block_in_place(|| component.plugin(r#use)).with_context(place)?;
             }

@@ -38,7 +38,8 @@ fn reasons(store: &StoreInfo, routes: &[RouteInfo]) -> Vec<String> {
         reasons.push("publishes are refused: the disk is nearly full".into());
     }
     for route in routes.iter().filter(|route| route.state != RUNNING) {
-        reasons.push(format!("route {:?} stands still: {}", route.name, route.state));
+        let why = route.state_reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        reasons.push(format!("route {:?} stands still: {}{why}", route.name, route.state));
     }
     reasons
 }
