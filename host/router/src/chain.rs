@@ -7,8 +7,10 @@ use quipu_protocol::{Message, Subject};
 use quipu_queue::Output;
 use quipu_runtime::{Digest, Fault, Hand, Plugin, Verdict};
 
+use crate::breaker::Breaker;
 use crate::condition::Condition;
 use crate::outputs::{Outputs, path};
+use crate::settings::OnBroken;
 use crate::stats::PluginInfo;
 use crate::template::Template;
 
@@ -24,12 +26,23 @@ pub(crate) enum Decision {
     /// A plugin asks for another attempt; 0: after the route's own delay.
     Retry { position: usize, delay_ms: u64, reason: String },
     /// Given up at once.
-    Reject { position: Option<usize>, reason: String, headers: Vec<(String, String)> },
+    Reject { position: Option<usize>, reason: String },
     /// A plugin failed.
     Fault { position: usize, fault: Fault },
+    /// A plugin is broken, and the route stands still for that.
+    Broken,
+}
+
+/// What an attempt is told besides the message.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) attempt: u32,
+    pub(crate) now_ms: u64,
+    pub(crate) seed: u64,
 }
 
 /// What a route does with a message.
+#[derive(Default)]
 pub(crate) struct Chain {
     pub(crate) route: String,
     pub(crate) when: Option<Condition>,
@@ -44,21 +57,27 @@ impl Chain {
         self.plugins.iter().map(|plugin| *plugin.digest()).collect()
     }
 
+    /// Name and digest of the plugin at this place.
+    pub(crate) fn plugin_name(&self, position: usize) -> String {
+        let plugin = self.plugins.get(position);
+        plugin.map_or_else(String::new, |plugin| format!("{}@{}", plugin.name(), plugin.digest().short()))
+    }
+
     /// Makes one attempt; `plugins` counts calls and times.
     pub(crate) fn attempt(
         &mut self,
         input: Message,
-        attempt: u32,
-        now_ms: u64,
+        seen: Seen,
+        breaker: &Breaker,
         plugins: &mut [PluginInfo],
     ) -> Decision {
         if input.hops >= HOPS_MAX {
             let path = path(&self.route, &input.headers);
             let reason = format!("more than {HOPS_MAX} hops: {path}");
-            return Decision::Reject { position: None, reason, headers: Vec::new() };
+            return Decision::Reject { position: None, reason };
         }
-        match self.when.as_ref().map_or(Ok(true), |when| when.matches(&input, attempt)) {
-            Ok(true) => self.run(input, attempt, now_ms, plugins),
+        match self.when.as_ref().map_or(Ok(true), |when| when.matches(&input, seen.attempt)) {
+            Ok(true) => self.run(input, seen, breaker, plugins),
             Ok(false) => self.set_aside(&input, None),
             Err(e) => self.set_aside(&input, Some(e)),
         }
@@ -75,33 +94,52 @@ impl Chain {
         Decision::Filtered { outputs: outputs.finish(), error }
     }
 
-    fn run(&mut self, input: Message, attempt: u32, now_ms: u64, stats: &mut [PluginInfo]) -> Decision {
+    fn run(&mut self, input: Message, seen: Seen, breaker: &Breaker, stats: &mut [PluginInfo]) -> Decision {
         let mut outputs = Outputs::of(&self.route, &input);
-        let seed = seed(&input, &self.route);
-        let mut hand = Hand::new(input, attempt, now_ms, seed);
+        let mut hand = Hand::new(input, seen.attempt, seen.now_ms, seen.seed);
         let mut routed: Option<Vec<Subject>> = None;
-        for (position, (plugin, stats)) in self.plugins.iter_mut().zip(stats).enumerate() {
+        for position in 0..self.plugins.len() {
+            let (plugin, stats) = (&mut self.plugins[position], &mut stats[position]);
+            if breaker.is_broken(position) {
+                match breaker.then() {
+                    OnBroken::Hold => return Decision::Broken,
+                    OnBroken::DeadLetter => return self.dead(position),
+                    OnBroken::Bypass => {
+                        stats.bypassed += 1;
+                        outputs.bypassed(&self.plugin_name(position));
+                        continue;
+                    }
+                }
+            }
             let begun = Instant::now();
-            let verdict = plugin.process(&mut hand);
-            stats.time.add(begun.elapsed());
-            stats.calls += 1;
+            let made = plugin.process(&mut hand);
+            stats.count(begun.elapsed(), &made);
             for emitted in hand.emitted.drain(..) {
                 outputs.emitted(position, emitted);
             }
+            let verdict = match made {
+                Ok(verdict) => verdict,
+                Err(fault) => return Decision::Fault { position, fault },
+            };
+            breaker.passed(position);
             match verdict {
-                Ok(Verdict::Forward) => {}
-                Ok(Verdict::Route(subjects)) => routed = Some(subjects),
-                Ok(Verdict::Drop(reason)) => return Decision::Drop { outputs: outputs.finish(), reason },
-                Ok(Verdict::Retry { delay_ms, reason }) => return Decision::Retry { position, delay_ms, reason },
-                Ok(Verdict::Reject(reason)) => {
-                    return Decision::Reject { position: Some(position), reason, headers: Vec::new() };
-                }
-                Err(fault) => {
-                    stats.faults += 1;
-                    return Decision::Fault { position, fault };
-                }
+                Verdict::Forward => {}
+                Verdict::Route(subjects) => routed = Some(subjects),
+                Verdict::Drop(reason) => return Decision::Drop { outputs: outputs.finish(), reason },
+                Verdict::Retry { delay_ms, reason } => return Decision::Retry { position, delay_ms, reason },
+                Verdict::Reject(reason) => return Decision::Reject { position: Some(position), reason },
             }
         }
+        self.send(&hand, routed, outputs)
+    }
+
+    fn dead(&self, position: usize) -> Decision {
+        let reason = format!("plugin {} is broken: it fails on everything", self.plugin_name(position));
+        Decision::Reject { position: Some(position), reason }
+    }
+
+    /// Through: where no plugin said where to, to the route's subjects.
+    fn send(&self, hand: &Hand, routed: Option<Vec<Subject>>, mut outputs: Outputs<'_>) -> Decision {
         let subjects = match routed {
             Some(subjects) => subjects,
             None => match self.to.iter().map(|template| template.expand(&hand.message)).collect() {
@@ -119,11 +157,11 @@ impl Chain {
 
 /// A template that a message does not fit will not fit the next time either.
 fn unfit(key: &str, error: &crate::template::TemplateError) -> Decision {
-    Decision::Reject { position: None, reason: format!("{key}: {error}"), headers: Vec::new() }
+    Decision::Reject { position: None, reason: format!("{key}: {error}") }
 }
 
 /// Random to a plugin, the same for every attempt at the message: below 2^53.
-fn seed(input: &Message, route: &str) -> u64 {
+pub(crate) fn seed(input: &Message, route: &str) -> u64 {
     let mut hasher = blake3::Hasher::new();
     hasher.update(route.as_bytes()).update(&[0]).update(input.id.as_str().as_bytes());
     let mut bytes = [0; 8];

@@ -161,7 +161,7 @@ impl Lane {
         lock(&self.info).waiting_for.is_some()
     }
 
-    fn work_through(&self, route: &Route, work: &mut Work) -> (Slice, Option<Taken>) {
+    fn work_through(&self, route: &Arc<Route>, work: &mut Work) -> (Slice, Option<Taken>) {
         let begun = Instant::now();
         let (mut slice, mut taken) = (Slice::default(), None);
         work.sit(route.seat_number());
@@ -183,6 +183,9 @@ impl Lane {
             }
             let Some(event) = work.next().or_else(|| lock(&self.inbox).pop_front()) else { break };
             work.handle(event, &mut slice);
+            if let Some(broke) = slice.broke.take() {
+                route.broke(&broke, &work.serving.breaker);
+            }
         }
         work.end_slice(&mut slice);
         (slice, taken)
@@ -201,11 +204,12 @@ impl Lane {
         Some(Taken { before, reply })
     }
 
-    fn note(&self, work: &Work, slice: &Slice, has_swapped: bool) {
+    fn note(&self, work: &mut Work, slice: &Slice, has_swapped: bool) {
         let mut info = lock(&self.info);
         info.attempts += slice.attempts;
         info.chains += u64::from(has_swapped);
         if slice.attempts > 0 || has_swapped {
+            work.serving.measure();
             info.plugins.clone_from(&work.serving.plugins);
         }
         info.waiting_for = work.waiting_for().cloned();
@@ -239,7 +243,7 @@ impl Job for Lane {
         let Some(route) = self.route.upgrade() else { return false };
         let mut work = lock(&self.work);
         let (slice, taken) = self.work_through(&route, &mut work);
-        self.note(&work, &slice, taken.is_some());
+        self.note(&mut work, &slice, taken.is_some());
         self.sent.fetch_add(slice.items.len() as u64, Ordering::AcqRel);
         if !slice.items.is_empty()
             && let Some(this) = self.this.upgrade()

@@ -6,15 +6,18 @@
 //! Deliberately not here: WebAssembly (plugins are seen through [`quipu_runtime::Plugin`]), the network, and any thread
 //! of the asynchronous runtime: plugins run on the [workers].
 
+mod breaker;
 mod chain;
 pub mod condition;
 mod keys;
 mod lane;
+mod letter;
 mod outputs;
 mod route;
 mod settings;
 mod stats;
 mod template;
+mod traps;
 mod work;
 mod workers;
 
@@ -29,14 +32,16 @@ pub use settings::{
     BROKEN_AFTER, BROKEN_AFTER_MAX, ChainSettings, LANES_MAX, OnBroken, OnError, Order, RouteError, RouteSettings,
     Swapped,
 };
-pub use stats::{PluginInfo, Reasons, RouteInfo, TimesNs};
+pub use stats::{PluginInfo, Reasons, RouteInfo, TIME_BUCKETS, TimesNs, Verdicts};
 pub use template::{Template, TemplateError};
+pub use traps::{TRAPS_MAX, TrapInfo};
 pub use workers::WORKERS_DEFAULT;
 
 pub use route::{PREFETCH_BYTES, prefetch};
 pub use work::SLICE_BYTES;
 
 use route::{Route, lock};
+use traps::Traps;
 use workers::{Line, Workers};
 
 /// The routes of a router, and the threads that they run on.
@@ -45,6 +50,7 @@ pub struct Router {
     line: Line,
     workers: Mutex<Option<Workers>>,
     routes: Mutex<BTreeMap<String, Arc<Route>>>,
+    traps: Arc<Traps>,
 }
 
 impl Router {
@@ -55,7 +61,8 @@ impl Router {
     /// Where the system gives no thread.
     pub fn start(store: Store, workers: usize) -> std::io::Result<Self> {
         let workers = Workers::start(workers.max(2))?;
-        Ok(Self { store, line: workers.handle(), workers: Mutex::new(Some(workers)), routes: Mutex::default() })
+        let (line, workers) = (workers.handle(), Mutex::new(Some(workers)));
+        Ok(Self { store, line, workers, routes: Mutex::default(), traps: Arc::default() })
     }
 
     /// Starts a route.
@@ -72,7 +79,7 @@ impl Router {
         if !(1..=LANES_MAX).contains(&lanes) {
             return Err(RouteError::Lanes { route: name, lanes });
         }
-        let route = Route::start(&self.store, &self.line, settings).await?;
+        let route = Route::start(&self.store, &self.line, &self.traps, settings).await?;
         match lock(&self.routes).entry(name) {
             // Another of this name was faster.
             Entry::Occupied(taken) => Err(RouteError::Exists(taken.key().clone())),
@@ -140,6 +147,11 @@ impl Router {
     /// What the routes did so far, by name.
     pub fn routes(&self) -> Vec<RouteInfo> {
         lock(&self.routes).values().map(|route| route.info()).collect()
+    }
+
+    /// What plugins failed on so far, the most frequent first; at most [`TRAPS_MAX`].
+    pub fn traps(&self) -> Vec<TrapInfo> {
+        self.traps.list()
     }
 
     /// Finishes the messages that plugins have in hand and gives the others back. Blocks as long as a plugin may run.

@@ -10,6 +10,8 @@ use quipu_runtime::Emitted;
 pub(crate) const PARENT: &str = "quipu-parent";
 pub(crate) const ROOT: &str = "quipu-root";
 pub(crate) const PATH: &str = "quipu-path";
+/// Plugins that the message went past because they were broken.
+const BYPASSED: &str = "quipu-bypassed";
 
 /// Makes outputs of one input, with ids that are the same whenever the same input is processed again.
 pub(crate) struct Outputs<'a> {
@@ -21,6 +23,7 @@ pub(crate) struct Outputs<'a> {
     origin: Subject,
     published_ms: u64,
     index: u32,
+    bypassed: String,
     made: Vec<Output>,
 }
 
@@ -36,6 +39,7 @@ impl<'a> Outputs<'a> {
             origin: input.origin_subject.clone(),
             published_ms: input.published_ms,
             index: 0,
+            bypassed: String::new(),
             made: Vec::new(),
         }
     }
@@ -61,6 +65,15 @@ impl<'a> Outputs<'a> {
         self.push(message, payload);
     }
 
+    /// What follows went past this plugin.
+    pub(crate) fn bypassed(&mut self, plugin: &str) {
+        if !self.bypassed.is_empty() {
+            self.bypassed.push(' ');
+        }
+        self.bypassed.push_str(plugin);
+        quipu_protocol::code::truncate(&mut self.bypassed, HEADER_VALUE_BYTES_MAX);
+    }
+
     pub(crate) fn finish(self) -> Vec<Output> {
         self.made
     }
@@ -69,7 +82,8 @@ impl<'a> Outputs<'a> {
         message.origin_subject = self.origin.clone();
         message.published_ms = self.published_ms;
         message.hops = self.hops;
-        for (name, value) in [(PARENT, self.parent.as_str()), (ROOT, &self.root), (PATH, &self.path)] {
+        let said = [(PARENT, self.parent.as_str()), (ROOT, &self.root), (PATH, &self.path), (BYPASSED, &self.bypassed)];
+        for (name, value) in said.into_iter().filter(|(_, value)| !value.is_empty()) {
             if let Err(e) = message.headers.set(name, value) {
                 tracing::warn!(route = self.route, parent = %self.parent, name, %e, "a header of an output is left out");
             }

@@ -8,13 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use quipu_protocol::Message;
 use quipu_queue::{Consumer, Delivery, Mode, ROUTE_PREFIX, SettleError, Start, Store, SubscribeError};
 use quipu_runtime::Plugin;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::breaker::Breaker;
 use crate::chain::Chain;
 use crate::keys::Incoming;
 use crate::lane::{Lane, LaneInfo};
 use crate::settings::{ChainSettings, Order, RouteError, RouteSettings};
 use crate::stats::{PluginInfo, RouteInfo};
+use crate::traps::Traps;
 use crate::work::{Answer, End, Event, Sent, Serving, Slice, Work};
 use crate::workers::{Line, Place};
 use control::Standing;
@@ -54,6 +57,9 @@ pub(crate) struct Route {
     keeps_order: AtomicBool,
     /// Where its subscription was when the route came to it last.
     floor: AtomicU64,
+    /// Of the chain that it has.
+    breaker: Mutex<Arc<Breaker>>,
+    runtime: Handle,
     /// Somebody changes it.
     control: tokio::sync::Mutex<()>,
     /// The store has answered something.
@@ -77,9 +83,14 @@ struct Underway {
 }
 
 impl Route {
-    pub(crate) async fn start(store: &Store, line: &Line, settings: RouteSettings) -> Result<Arc<Self>, RouteError> {
+    pub(crate) async fn start(
+        store: &Store,
+        line: &Line,
+        traps: &Arc<Traps>,
+        settings: RouteSettings,
+    ) -> Result<Arc<Self>, RouteError> {
         let held = settings.held.clone();
-        let route = Self::new(store.clone(), line.place(), settings);
+        let route = Self::new(store.clone(), line.place(), traps, settings);
         let failed = |source| RouteError::Subscribe { route: route.name.clone(), source };
         match held {
             None => route.take_seat().await.map_err(failed)?,
@@ -93,7 +104,7 @@ impl Route {
         Ok(route)
     }
 
-    fn new(store: Store, place: Arc<Place>, settings: RouteSettings) -> Arc<Self> {
+    fn new(store: Store, place: Arc<Place>, traps: &Arc<Traps>, settings: RouteSettings) -> Arc<Self> {
         let (name, from, start, order, chains) = parts(settings);
         let info = RouteInfo {
             name: name.clone(),
@@ -102,11 +113,12 @@ impl Route {
             order: order.as_str(),
             ..RouteInfo::default()
         };
+        let breaker = Arc::new(breaker(&chains));
         Arc::new_cyclic(|this: &Weak<Self>| {
             let info = Mutex::new(RouteInfo { ..info }.with_chain(&chains));
-            let lane = |serving: Serving| Lane::new(this.clone(), place.clone(), Work::new(serving));
+            let lane = |serving: Serving| Lane::new(this.clone(), place.clone(), Work::new(serving, traps.clone()));
             Self {
-                lanes: servings(&name, chains).into_iter().map(lane).collect(),
+                lanes: servings(&name, chains, &breaker).into_iter().map(lane).collect(),
                 name,
                 from,
                 start,
@@ -119,6 +131,8 @@ impl Route {
                 seats: AtomicU64::new(0),
                 keeps_order: AtomicBool::new(false),
                 floor: AtomicU64::new(0),
+                breaker: Mutex::new(breaker.clone()),
+                runtime: Handle::current(),
                 control: tokio::sync::Mutex::default(),
                 answered: Notify::new(),
                 standing: Mutex::default(),
@@ -283,14 +297,18 @@ fn parts(settings: RouteSettings) -> (String, String, Start, Order, ChainSetting
     (name, from, start, order, ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after })
 }
 
+fn breaker(chain: &ChainSettings) -> Breaker {
+    Breaker::new(chain.on_broken, chain.broken_after)
+}
+
 /// A chain for each lane.
-fn servings(route: &str, settings: ChainSettings) -> Vec<Serving> {
+fn servings(route: &str, settings: ChainSettings, breaker: &Arc<Breaker>) -> Vec<Serving> {
     let ChainSettings { when, otherwise, plugins: chains, to, on_error, .. } = settings;
     let serving = |plugins: Vec<Box<dyn Plugin>>| {
         let infos = plugins.iter().map(|plugin| PluginInfo::new(plugin.as_ref())).collect();
         let (when, otherwise, to) = (when.clone(), otherwise.clone(), to.clone());
         let chain = Chain { route: route.to_owned(), when, otherwise, plugins, to };
-        Serving { chain, on_error: on_error.clone(), plugins: infos }
+        Serving { chain, on_error: on_error.clone(), breaker: breaker.clone(), plugins: infos }
     };
     chains.into_iter().map(serving).collect()
 }

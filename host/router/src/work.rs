@@ -8,11 +8,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use quipu_protocol::Message;
 use quipu_queue::{Delivery, Offset, Outcome, Output, Settle, SettleError, Settlement, backoff};
+use quipu_runtime::{Fault, FaultKind};
 
-use crate::OnError;
-use crate::chain::{Chain, Decision};
+use crate::breaker::{Breaker, Broke};
+use crate::chain::{Chain, Decision, Seen, seed};
 use crate::keys::{Incoming, Keys, Turn};
+use crate::letter;
+use crate::settings::{OnBroken, OnError};
 use crate::stats::PluginInfo;
+use crate::traps::Traps;
 
 /// A slice ends after so many messages …
 const SLICE_MESSAGES: usize = 128;
@@ -22,12 +26,15 @@ pub const SLICE_BYTES: usize = 1 << 20;
 const STUCK_MS_MIN: u64 = 1_000;
 /// Longest delay that a plugin can ask for: a day.
 const RETRY_MS_MAX: u64 = 86_400_000;
+/// Before a message is tried again for which there was no plugin instance, in milliseconds.
+const EXHAUSTED_MS: u64 = 1_000;
 /// Before a message for a full queue is tried again, in milliseconds: twice as long each time.
 const FULL_MS: std::ops::RangeInclusive<u64> = 100..=1_000;
 
 /// What only one worker at a time touches.
 pub(crate) struct Work {
     pub(crate) serving: Serving,
+    traps: Arc<Traps>,
     /// The highest offset that was begun.
     pub(crate) last: Option<Offset>,
     /// Which seat of the route its messages are from.
@@ -42,6 +49,7 @@ pub(crate) struct Work {
 pub(crate) struct Serving {
     pub(crate) chain: Chain,
     pub(crate) on_error: OnError,
+    pub(crate) breaker: Arc<Breaker>,
     pub(crate) plugins: Vec<PluginInfo>,
 }
 
@@ -77,6 +85,8 @@ pub(crate) struct Slice {
     /// Deliveries that it finished with, and their bytes: so much more may come.
     pub(crate) messages: u64,
     pub(crate) bytes: u64,
+    /// A plugin that broke just now.
+    pub(crate) broke: Option<Broke>,
     bytes_out: usize,
     /// Keys that have something in this slice.
     keys: Vec<Option<u64>>,
@@ -123,8 +133,8 @@ impl Slice {
 }
 
 impl Work {
-    pub(crate) fn new(serving: Serving) -> Self {
-        Self { serving, last: None, seat: 0, keys: Keys::default(), ready: VecDeque::new(), full: None }
+    pub(crate) fn new(serving: Serving, traps: Arc<Traps>) -> Self {
+        Self { serving, traps, last: None, seat: 0, keys: Keys::default(), ready: VecDeque::new(), full: None }
     }
 
     /// What it gets from now on is from this seat; nothing is known of what came before.
@@ -190,19 +200,49 @@ impl Work {
             // Behind those that were tried: there may be many.
             return (End::Held, Settlement::Later { delay_ms: *FULL_MS.end() }, Vec::new());
         }
-        let stored = &delivery.stored;
-        match Message::decode(stored.header.clone(), stored.payload.clone()) {
-            Ok(message) => {
-                slice.attempts += 1;
-                self.last = self.last.max(Some(delivery.offset));
-                let decision = self.serving.attempt(message, delivery.attempt);
-                self.decide(delivery, decision)
-            }
-            Err(e) => {
-                let (end, settlement) = self.dead_letter(format!("unreadable message: {e}"), Vec::new());
-                (end, settlement, Vec::new())
+        // Once more for each plugin that breaks meanwhile and is gone past from then on.
+        loop {
+            let stored = &delivery.stored;
+            let message = match Message::decode(stored.header.clone(), stored.payload.clone()) {
+                Ok(message) => message,
+                Err(e) => {
+                    let (end, settlement) = self.dead_letter(format!("unreadable message: {e}"), Vec::new());
+                    return (end, settlement, Vec::new());
+                }
+            };
+            slice.attempts += 1;
+            self.last = self.last.max(Some(delivery.offset));
+            let (seen, decision) = self.serving.attempt(message, delivery.attempt);
+            let is_broken = match &decision {
+                Decision::Fault { position, fault } => self.faulted((*position, fault), delivery.offset, seen, slice),
+                _ => false,
+            };
+            match (is_broken, self.serving.breaker.then()) {
+                (false, _) => return self.decide(delivery, seen, decision),
+                (true, OnBroken::Hold) => return self.decide(delivery, seen, Decision::Broken),
+                (true, OnBroken::Bypass | OnBroken::DeadLetter) => {}
             }
         }
+    }
+
+    /// Takes note of a fault; whether the plugin is broken.
+    fn faulted(
+        &self,
+        (position, fault): (usize, &Fault),
+        offset: Offset,
+        Seen { now_ms, .. }: Seen,
+        slice: &mut Slice,
+    ) -> bool {
+        let Serving { chain, breaker, .. } = &self.serving;
+        let plugin = &chain.plugins[position];
+        self.traps.add(&chain.route, (plugin.name(), plugin.digest()), fault, now_ms);
+        if fault.kind == FaultKind::Exhausted {
+            return false;
+        }
+        if breaker.faulted(position, offset) {
+            slice.broke = Some(Broke { position, plugin: chain.plugin_name(position), text: fault.text.clone() });
+        }
+        breaker.is_broken(position)
     }
 
     fn send(&mut self, incoming: Incoming, made: (End, Settlement, Vec<Output>), slice: &mut Slice) {
@@ -275,7 +315,7 @@ impl Work {
         self.send(incoming, (end, settlement, Vec::new()), slice);
     }
 
-    fn decide(&self, delivery: &Delivery, decision: Decision) -> (End, Settlement, Vec<Output>) {
+    fn decide(&self, delivery: &Delivery, seen: Seen, decision: Decision) -> (End, Settlement, Vec<Output>) {
         let (route, offset) = (&self.serving.chain.route, delivery.offset);
         let (end, settlement) = match decision {
             Decision::Filtered { outputs, error } => {
@@ -290,23 +330,23 @@ impl Work {
                 tracing::debug!(route, %offset, %reason, "dropped");
                 return (End::Dropped(reason), Settlement::Done(Outcome::Dropped), outputs);
             }
-            Decision::Reject { position, reason, headers } => {
-                let mut said = headers;
-                said.extend(position.map(|at| ("quipu-dead-plugin".into(), self.plugin_name(at))));
-                self.dead_letter(reason, said)
+            Decision::Reject { position, reason } => {
+                let said = position.map(|at| letter::headers(&self.serving.chain, at, seen, None));
+                self.dead_letter(reason, said.unwrap_or_default())
             }
             Decision::Retry { position, delay_ms, reason } => {
-                let said = vec![("quipu-dead-plugin".into(), self.plugin_name(position))];
+                let said = letter::headers(&self.serving.chain, position, seen, None);
                 self.fail(delivery, reason, delay_ms, said)
             }
+            Decision::Fault { fault, .. } if fault.kind == FaultKind::Exhausted => {
+                tracing::warn!(route, %offset, reason = fault.text, "a message waits for room for a plugin instance");
+                (End::Held, Settlement::Later { delay_ms: EXHAUSTED_MS })
+            }
             Decision::Fault { position, fault } => {
-                let said = vec![
-                    ("quipu-dead-plugin".into(), self.plugin_name(position)),
-                    ("quipu-dead-fault".into(), fault.kind.to_string()),
-                    ("quipu-dead-trace".into(), fault.trace.join(" | ")),
-                ];
+                let said = letter::headers(&self.serving.chain, position, seen, Some(&fault));
                 self.fail(delivery, fault.text, 0, said)
             }
+            Decision::Broken => (End::GivenBack, Settlement::GiveBack),
         };
         (end, settlement, Vec::new())
     }
@@ -341,21 +381,23 @@ impl Work {
     }
 
     fn dead_letter(&self, reason: String, said: Vec<(String, String)>) -> (End, Settlement) {
-        let mut headers = vec![("quipu-dead-route".to_owned(), self.serving.chain.route.clone())];
+        let mut headers = vec![(letter::ROUTE.to_owned(), self.serving.chain.route.clone())];
         headers.extend(said);
         (End::DeadLettered, Settlement::DeadLetter { queue: self.serving.on_error.then.clone(), reason, headers })
-    }
-
-    /// Name and digest of the plugin at this place.
-    fn plugin_name(&self, position: usize) -> String {
-        let plugin = self.serving.chain.plugins.get(position);
-        plugin.map_or_else(String::new, |plugin| format!("{}@{}", plugin.name(), plugin.digest().short()))
     }
 }
 
 impl Serving {
-    fn attempt(&mut self, message: Message, attempt: u32) -> Decision {
-        self.chain.attempt(message, attempt, now_ms(), &mut self.plugins)
+    fn attempt(&mut self, message: Message, attempt: u32) -> (Seen, Decision) {
+        let seen = Seen { attempt, now_ms: now_ms(), seed: seed(&message, &self.chain.route) };
+        (seen, self.chain.attempt(message, seen, &self.breaker, &mut self.plugins))
+    }
+
+    /// Looks at what the plugins take.
+    pub(crate) fn measure(&mut self) {
+        for (plugin, info) in self.chain.plugins.iter().zip(&mut self.plugins) {
+            info.measure(plugin.as_ref());
+        }
     }
 }
 
@@ -375,9 +417,10 @@ mod tests {
 
     /// A lane without plugins that sends nothing anywhere.
     fn work(attempts: u32) -> Work {
-        let chain = Chain { route: "r".into(), when: None, otherwise: Vec::new(), plugins: Vec::new(), to: Vec::new() };
+        let chain = Chain { route: "r".into(), ..Chain::default() };
+        let breaker = Arc::new(Breaker::new(OnBroken::Hold, 10));
         let on_error = OnError { attempts, backoff_ms: vec![0], then: None };
-        Work::new(Serving { chain, on_error, plugins: Vec::new() })
+        Work::new(Serving { chain, on_error, breaker, plugins: Vec::new() }, Arc::default())
     }
 
     fn sent(offset: u64, attempt: u32, key: Option<u64>) -> Sent {

@@ -10,9 +10,10 @@ use quipu_queue::Offset;
 use quipu_runtime::Digest;
 use tokio::sync::oneshot;
 
-use super::{Route, lock, servings};
+use super::{Route, breaker, lock, servings};
+use crate::breaker::{Breaker, Broke};
 use crate::lane::Passed;
-use crate::settings::{ChainSettings, RouteError, Swapped};
+use crate::settings::{ChainSettings, OnBroken, RouteError, Swapped};
 
 /// Why a route runs or does not. What is further up counts more.
 #[derive(Debug, Default)]
@@ -53,15 +54,21 @@ impl Route {
             let mut info = lock(&self.info);
             *info = info.clone().with_chain(&chain);
         }
-        let servings = servings(&self.name, chain);
+        let breaker = Arc::new(breaker(&chain));
+        let servings = servings(&self.name, chain, &breaker);
         let waits: Vec<_> = self.lanes.iter().zip(servings).map(|(lane, serving)| lane.swap(serving)).collect();
         let mut passed = Vec::with_capacity(waits.len());
         for wait in waits {
             passed.push(wait.await.map_err(|_| self.stopped())?);
         }
         self.settled_through(&passed).await;
-        let was_broken = lock(&self.standing).broken.take();
-        if was_broken.is_some() {
+        *lock(&self.breaker) = breaker;
+        let is_held = {
+            let mut standing = lock(&self.standing);
+            standing.broken = None;
+            standing.held.is_some()
+        };
+        if !is_held && !self.is_taking() {
             self.go_on().await?;
         }
         Ok(swapped(Offset(self.floor.load(Ordering::Acquire)), passed, begun))
@@ -80,17 +87,46 @@ impl Route {
 
     pub(crate) async fn release(self: &Arc<Self>) -> Result<(), RouteError> {
         let release = |route: Arc<Self>| async move {
-            let stood_still = {
+            let was = {
                 let mut standing = lock(&route.standing);
-                standing.held.take().is_some() | standing.broken.take().is_some()
+                standing.held.take().or(standing.broken.take())
             };
-            if stood_still {
+            lock(&route.breaker).reset();
+            if !route.is_taking() {
                 route.go_on().await?;
-                tracing::info!(route = route.name, "a route runs again");
+            }
+            if let Some(was) = was {
+                tracing::info!(route = route.name, was, "a route runs again");
             }
             Ok(())
         };
         self.change(release).await
+    }
+
+    /// A plugin of its chain fails on everything.
+    pub(crate) fn broke(self: &Arc<Self>, broke: &Broke, breaker: &Breaker) {
+        let Broke { position, plugin, text } = broke;
+        let then = match breaker.then() {
+            OnBroken::Hold => "the route stands still until another is deployed or it is resumed",
+            OnBroken::Bypass => "it is left out",
+            OnBroken::DeadLetter => "messages for it are dead-lettered at once",
+        };
+        let (at, after) = (position + 1, breaker.after());
+        let reason =
+            format!("plugin {at} ({plugin}) failed on {after} different messages in a row; {then}; last: {text}");
+        tracing::error!(route = self.name, reason, "a plugin is broken");
+        lock(&self.standing).broken = Some(reason);
+        if breaker.then() == OnBroken::Hold {
+            self.taking.store(false, Ordering::Release);
+            let route = self.clone();
+            self.runtime.spawn(async move {
+                let _turn = route.control.lock().await;
+                // It may go on again by now.
+                if !route.is_taking() {
+                    route.stand_still().await;
+                }
+            });
+        }
     }
 
     pub(crate) fn set_paused(&self, paused: bool) {

@@ -88,7 +88,7 @@ async fn swaps_under_load_lose_nothing_double_nothing_and_keep_the_order_of_keys
     assert_eq!((from.messages, to.next_offset), (0, published));
     let (info, served) = (node.route("r"), swaps.iter().map(|swap| swap.served[0].calls).sum::<u64>());
     assert_eq!((info.forwarded, info.attempts, served + info.plugins[0].calls), (published, published, published));
-    assert_eq!(info.plugins[0].digest, swaps[SWAPS - 1].serving[0].to_string());
+    assert_eq!(*info.plugins[0].digest, swaps[SWAPS - 1].serving[0].to_string());
     node.stop_router().await;
     node.store.stop().await.expect("a clean stop");
 }

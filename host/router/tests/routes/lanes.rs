@@ -245,8 +245,9 @@ async fn a_subscription_made_as_shared_stays_so_and_the_route_runs_all_the_same(
             _ => Ok(Verdict::Forward),
         }
     });
-    let on_error = attempts(2, "dead");
-    node.add(RouteSettings { plugins, to: templates(&["out"]), on_error, ..route("r", "in") }).await;
+    // All of them fault at first.
+    let (on_error, broken_after) = (attempts(2, "dead"), 1_000);
+    node.add(RouteSettings { plugins, to: templates(&["out"]), on_error, broken_after, ..route("r", "in") }).await;
     publish(&node, (0..20).map(|n| keyed("k", n))).await;
     let mut out = node.read("out").await;
     let seen: HashSet<usize> = by_key(&mut out, 20).await.remove("k").expect("they came").into_iter().collect();

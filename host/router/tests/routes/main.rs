@@ -1,6 +1,7 @@
 //! Routes over a store on a real disk, with plugins that are closures: what goes out, what is settled, and what a fault,
 //! a stop or a restart leaves behind.
 
+mod broken;
 mod control;
 mod lanes;
 
@@ -17,7 +18,7 @@ use quipu_queue::{
     Consumer, Delivery, Outcome, Published, QueueInfo, QueueSettings, Settle, Settlement, Start, Store, StoreConfig,
 };
 use quipu_router::{Condition, OnError, Order, RouteError, RouteInfo, RouteSettings, Router, Template};
-use quipu_runtime::{Digest, Emitted, Fault, FaultKind, Hand, Plugin, Verdict};
+use quipu_runtime::{Digest, Emitted, Fault, FaultKind, Hand, Plugin, Usage, Verdict};
 use tokio::sync::mpsc;
 
 /// For an event that has to come; how long it takes is the machine's business.
@@ -36,6 +37,10 @@ impl<F: FnMut(&mut Hand) -> Result<Verdict, Fault> + Send> Plugin for Fake<F> {
 
     fn digest(&self) -> &Digest {
         &self.digest
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { memory_bytes: 100, memory_peak_bytes: 200, instances_started: 1, ..Usage::default() }
     }
 
     fn process(&mut self, hand: &mut Hand) -> Result<Verdict, Fault> {
