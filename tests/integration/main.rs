@@ -10,6 +10,7 @@ mod hostile;
 mod limits;
 mod memory;
 mod operations;
+mod plugins;
 mod publishers;
 mod shutdown;
 mod subscriptions;

@@ -109,7 +109,8 @@ fn settings_of(queue: &QueueConfig) -> QueueSettings {
 /// A route with these chains.
 pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<RouteSettings> {
     let Prepared { chains, held } = prepared;
-    let ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after } = chain_settings(route, chains)?;
+    let ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after } =
+        chain_settings(route, chains)?;
     Ok(RouteSettings {
         name: route.name.clone(),
         from: route.from.as_str().to_owned(),

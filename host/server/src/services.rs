@@ -9,8 +9,8 @@ use quipu_queue::Store;
 use quipu_router::Router;
 
 use crate::config::{Config, LimitsConfig};
-use crate::plugins::Plugins;
 use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
+use crate::plugins::Plugins;
 
 /// Shared by all sessions.
 pub(crate) struct Services {

@@ -30,7 +30,12 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let offline = Offline::check(&config).await?;
     let plugins = offline.listing(&config);
     let (mut notes, lines) = (config.notes(), memory::lines(&config, &plugins));
-    notes.extend(offline.elsewhere.iter().map(|name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it")));
+    notes.extend(
+        offline
+            .elsewhere
+            .iter()
+            .map(|name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it")),
+    );
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),

@@ -135,7 +135,8 @@ impl Checker<'_> {
             let output = self.within(raw.output, &join(&key, "output"), ByteSize(0)..=ByteSize(64 << 20));
             let recycle = ByteSize(64 << 10)..=ByteSize(4 << 30);
             let recycle_memory = self.within(raw.recycle_memory, &join(&key, "recycle_memory"), recycle);
-            let recycle_messages = self.within(raw.recycle_messages, &join(&key, "recycle_messages"), 1..=1_000_000_000);
+            let recycle_messages =
+                self.within(raw.recycle_messages, &join(&key, "recycle_messages"), 1..=1_000_000_000);
             let default = PluginConfig::default();
             let limits = PluginConfig {
                 file: raw.file.map(|file| self.base.join(file)),

@@ -163,7 +163,11 @@ impl Expect {
         for (name, expected) in &self.headers {
             let value = hand.message.headers.first(name);
             if value != expected.as_deref() {
-                found.push(format!("header {name}: expected {}, found {}", or_none(expected.as_deref()), or_none(value)));
+                found.push(format!(
+                    "header {name}: expected {}, found {}",
+                    or_none(expected.as_deref()),
+                    or_none(value)
+                ));
             }
         }
         if let Some(expected) = &self.payload_json {
@@ -220,7 +224,8 @@ mod tests {
     use super::*;
 
     fn tried(expect: &str, verdict: Result<Verdict, Fault>) -> Vec<String> {
-        let message = CaseMessage { payload: Some(serde_json::json!({ "a": { "b": 1, "c": 2 } })), ..Default::default() };
+        let message =
+            CaseMessage { payload: Some(serde_json::json!({ "a": { "b": 1, "c": 2 } })), ..Default::default() };
         let hand = Hand::new(message.message().expect("a message"), 1, 0, 0);
         let expect: Expect = serde_json::from_str(expect).expect("what to expect");
         expect.differences(&verdict, &hand)

@@ -130,7 +130,10 @@ async fn compile(source: &str, bytes: &[u8], limits: CompileLimits) -> Result<Ve
     let outcome = tokio::time::timeout(clock, converse(&mut process, bytes)).await;
     let Ok(outcome) = outcome else {
         process.kill().await.ok();
-        bail!("{source}: compiling takes more than {} on the clock (`plugins.compile_time` × {CLOCK_FACTOR})", human(clock));
+        bail!(
+            "{source}: compiling takes more than {} on the clock (`plugins.compile_time` × {CLOCK_FACTOR})",
+            human(clock)
+        );
     };
     let (code, error, status) = outcome.with_context(|| format!("{source}: the process that compiles"))?;
     if status.success() && code.len() as u64 <= CODE_BYTES_MAX {
@@ -184,7 +187,9 @@ fn failure(source: &str, status: ExitStatus, error: &str, limits: CompileLimits)
     } else if status.success() {
         anyhow!("{source}: compiled, it takes more than {}", ByteSize(CODE_BYTES_MAX))
     } else {
-        anyhow!("{source}: the process that compiles ended ({status}), with {memory} (`plugins.compile_memory`): {error}")
+        anyhow!(
+            "{source}: the process that compiles ended ({status}), with {memory} (`plugins.compile_memory`): {error}"
+        )
     }
 }
 

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::cases::{Case, Tried};
 use super::store::named;
 use super::version::{Deployed, Reference, Version, short, unix_ms};
-use super::{r#use, routes_with};
+use super::{routes_with, r#use};
 use crate::config::{Config, PluginUse, RouteConfig};
 use crate::services::Services;
 
@@ -171,7 +171,10 @@ fn find(services: &Services, config: &Config, order: &Order) -> Result<(RouteCon
     let mut uses = route.plugins.iter().filter(|plugin| plugin.name == *name).peekable();
     if uses.peek().is_none() {
         let others: Vec<&str> = route.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-        bail!("route {to:?} has no plugin {name:?}; it has {}", if others.is_empty() { "none".into() } else { others.join(", ") });
+        bail!(
+            "route {to:?} has no plugin {name:?}; it has {}",
+            if others.is_empty() { "none".into() } else { others.join(", ") }
+        );
     }
     if let Some(pinned) = uses.find_map(|plugin| plugin.version.as_ref()) {
         bail!("route {to:?} pins {name}@{pinned} in the configuration: change it there");
@@ -181,7 +184,8 @@ fn find(services: &Services, config: &Config, order: &Order) -> Result<(RouteCon
         Target::Back(None) => {
             let deployed = plugins.store.deployed(to, name);
             let previous = deployed.and_then(|deployed| deployed.previous);
-            previous.with_context(|| format!("nothing was deployed before for {name} in route {to:?}; say --to VERSION"))?
+            previous
+                .with_context(|| format!("nothing was deployed before for {name} in route {to:?}; say --to VERSION"))?
         }
     };
     Ok((route, plugins.store.find(name, &version)?))
@@ -190,10 +194,10 @@ fn find(services: &Services, config: &Config, order: &Order) -> Result<(RouteCon
 /// What the route serves of the plugin now.
 fn serving(services: &Services, order: &Order) -> Option<Named> {
     let route = services.router.routes().into_iter().find(|route| route.name == order.route)?;
-    let plugin = route.plugins.into_iter().find(|plugin| plugin.name == order.name)?;
+    let plugin = route.plugins.into_iter().find(|plugin| *plugin.name == *order.name)?;
     Some(match services.plugins.store.get(&order.name, &plugin.digest) {
         Some(version) => Named::of(&version),
-        None => Named { label: short(&plugin.digest).to_owned(), digest: plugin.digest },
+        None => Named { label: short(&plugin.digest).to_owned(), digest: plugin.digest.to_string() },
     })
 }
 
@@ -272,7 +276,8 @@ impl Deployment<'_> {
     fn probe(&self, swapped: &Swapped) -> bool {
         let places = self.route.plugins.iter().zip(&swapped.serving);
         let mut of = places.filter(|(plugin, _)| plugin.name == self.order.name);
-        swapped.serving.len() == self.route.plugins.len() && of.all(|(_, digest)| digest.to_string() == self.version.digest)
+        swapped.serving.len() == self.route.plugins.len()
+            && of.all(|(_, digest)| digest.to_string() == self.version.digest)
     }
 
     async fn ledger(&self) -> Option<Ledger> {
@@ -357,7 +362,8 @@ async fn try_out(component: &Component, uses: &[Use]) -> Result<(), Stop> {
 async fn self_test(component: &Component, r#use: &Use, cases: &[Case]) -> Result<SelfTest, Stop> {
     let (component, r#use, cases) = (component.clone(), r#use.clone(), cases.to_vec());
     let count = cases.len();
-    let tried = tokio::task::spawn_blocking(move || cases.iter().map(|case| try_case(&component, &r#use, case)).collect());
+    let tried =
+        tokio::task::spawn_blocking(move || cases.iter().map(|case| try_case(&component, &r#use, case)).collect());
     let tried: Result<Vec<Tried>> = tried.await.at("self-test")?;
     let tried = tried.at("self-test")?;
     match tried.iter().find(|case| !case.differences.is_empty()) {

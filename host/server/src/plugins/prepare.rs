@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use quipu_runtime::{Component, Plugin, Use};
 
-use super::{Plugins, r#use};
 use super::version::{Deployed, FILE, Version, unix_ms};
+use super::{Plugins, r#use};
 use crate::config::{Config, PluginUse, RouteConfig};
 
 /// One chain for each lane.
@@ -108,7 +108,8 @@ impl Plugins {
                 return Ok((version, Choice::File));
             }
         }
-        let missing = || Unready::Missing(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"));
+        let missing =
+            || Unready::Missing(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"));
         self.store.latest(name).map(|version| (version, Choice::Latest)).ok_or_else(missing)
     }
 
@@ -147,7 +148,8 @@ impl Plugins {
         };
         let places: Vec<Place> = route.plugins.iter().zip(versions).enumerate().map(place).collect();
         let lanes = route.parallel;
-        tokio::task::spawn_blocking(move || (0..lanes).map(|_| places.iter().map(Place::guest).collect()).collect()).await?
+        tokio::task::spawn_blocking(move || (0..lanes).map(|_| places.iter().map(Place::guest).collect()).collect())
+            .await?
     }
 }
 

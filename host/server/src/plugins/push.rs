@@ -5,10 +5,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use quipu_runtime::{Component, FILE_BYTES_MAX};
 
+use super::Plugins;
 use super::cases::{self, Case};
 use super::offline::{Found, find};
 use super::version::{self, SOURCE_BYTES_MAX, Version, check_name, check_tag, is_own, unix_ms};
-use super::Plugins;
 use crate::config::Config;
 
 /// Function names that the index keeps of one version, in bytes.

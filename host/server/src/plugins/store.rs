@@ -73,7 +73,9 @@ impl PluginStore {
 
     /// The one that was pushed last; what the router took in by itself counts only for its own tag.
     pub(crate) fn latest(&self, name: &str) -> Option<Arc<Version>> {
-        self.versions(Some(name)).into_iter().find(|version| !is_own(&version.tag) || version.tag == super::version::WATCH)
+        self.versions(Some(name))
+            .into_iter()
+            .find(|version| !is_own(&version.tag) || version.tag == super::version::WATCH)
     }
 
     /// The one that a tag or the beginning of a digest names.
@@ -83,7 +85,8 @@ impl PluginStore {
         if let Some(at) = versions.iter().position(|known| known.tag == version) {
             return Ok(versions.swap_remove(at));
         }
-        let known: Vec<String> = versions.iter().take(10).map(|known| format!("{} ({})", known.tag, known.short())).collect();
+        let known: Vec<String> =
+            versions.iter().take(10).map(|known| format!("{} ({})", known.tag, known.short())).collect();
         let mut found = versions.into_iter().filter(|known| known.begins_with(version));
         match (found.next(), found.next()) {
             (Some(version), None) => Ok(version),
@@ -116,11 +119,18 @@ impl PluginStore {
             bail!("{name}@{tag} is {digest} already: push with another tag, or remove that one first");
         }
         let is_new = !index.versions.contains_key(&(version.name.clone(), version.digest.clone()));
-        ensure!(!is_new || index.versions.len() < VERSIONS_MAX, "{VERSIONS_MAX} versions of plugins are kept; remove some");
-        let mut sizes: BTreeMap<&str, u64> = index.versions.values().map(|v| (v.digest.as_str(), v.size_bytes)).collect();
+        ensure!(
+            !is_new || index.versions.len() < VERSIONS_MAX,
+            "{VERSIONS_MAX} versions of plugins are kept; remove some"
+        );
+        let mut sizes: BTreeMap<&str, u64> =
+            index.versions.values().map(|v| (v.digest.as_str(), v.size_bytes)).collect();
         sizes.insert(&version.digest, version.size_bytes);
         let (bytes, max) = (sizes.values().sum::<u64>(), self.bytes_max);
-        ensure!(bytes <= max, "plugins.store_max: {bytes} bytes of plugins with this one, and {max} are allowed; remove some");
+        ensure!(
+            bytes <= max,
+            "plugins.store_max: {bytes} bytes of plugins with this one, and {max} are allowed; remove some"
+        );
         Ok(index.versions.values().map(|version| version.sequence).max().unwrap_or(0) + 1)
     }
 
@@ -201,5 +211,9 @@ fn json(value: &impl Serialize) -> Result<Bytes> {
 
 /// `1.5.0 (b81f77d4)`, or the digest alone.
 pub(crate) fn named(version: &Version) -> String {
-    if version.label() == version.short() { short(&version.digest).to_owned() } else { format!("{} ({})", version.tag, version.short()) }
+    if version.label() == version.short() {
+        short(&version.digest).to_owned()
+    } else {
+        format!("{} ({})", version.tag, version.short())
+    }
 }

@@ -93,8 +93,11 @@ mod tests {
     #[test]
     fn uploads_are_limited() {
         let uploads = Uploads::default();
-        assert!(uploads.begin(0, &std::env::temp_dir()).is_err() && uploads.begin(65 << 20, &std::env::temp_dir()).is_err());
-        let names: Vec<String> = (0..UPLOADS_MAX).map(|_| uploads.begin(1, &std::env::temp_dir()).expect("begun")).collect();
+        assert!(
+            uploads.begin(0, &std::env::temp_dir()).is_err() && uploads.begin(65 << 20, &std::env::temp_dir()).is_err()
+        );
+        let names: Vec<String> =
+            (0..UPLOADS_MAX).map(|_| uploads.begin(1, &std::env::temp_dir()).expect("begun")).collect();
         assert!(uploads.begin(1, &std::env::temp_dir()).is_err(), "one too many");
         assert!(uploads.finish(&names[0]).expect_err("nothing came").to_string().contains("0 of 1"));
         uploads.begin(1, &std::env::temp_dir()).expect("there is room again");

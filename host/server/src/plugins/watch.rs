@@ -95,7 +95,7 @@ async fn take(services: &Arc<Services>, name: &str, file: &Path) -> Result<()> {
     services.plugins.push(push).await?;
     for route in routes_with(&*services.config().await, name) {
         let serves = services.router.routes().into_iter().find(|info| info.name == route.name);
-        if serves.is_some_and(|info| info.plugins.iter().any(|p| p.name == *name && p.digest == digest)) {
+        if serves.is_some_and(|info| info.plugins.iter().any(|p| *p.name == *name && *p.digest == *digest)) {
             continue;
         }
         let (to, route) = (Target::Version(digest.clone()), route.name);

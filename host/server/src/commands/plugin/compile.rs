@@ -38,7 +38,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     std::io::stdin().take(args.bytes).read_to_end(&mut bytes).context("cannot read the plugin")?;
     std::thread::spawn(|| {
         // Comes back when the parent ends, and never else.
-        std::io::stdin().read(&mut [0]).ok();
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
         std::process::exit(1);
     });
     match quipu_runtime::compile(&args.source, &bytes, &RuntimeConfig::default()) {

@@ -52,7 +52,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     // With lines, where the file carries them.
     let runtime = RuntimeConfig { trace_lines: args.trace, memory_bytes_max: 4 << 30, ..RuntimeConfig::default() };
-    let (component, _) = offline::load(&args.file, RuntimeConfig { memories_max: 16, instances_max: 4, ..runtime }).await?;
+    let (component, _) =
+        offline::load(&args.file, RuntimeConfig { memories_max: 16, instances_max: 4, ..runtime }).await?;
     match &args.capsule {
         Some(file) => replay(&component, file, args.trace).await,
         None => lines(component, &args).await,
@@ -121,7 +122,11 @@ fn print(mut attempt: Value, trace: bool) -> std::io::Result<()> {
         eprintln!("          {frame}");
     }
     for line in logs.as_ref().and_then(Value::as_array).into_iter().flatten() {
-        eprintln!("log       {} {}", line["level"].as_str().unwrap_or_default(), line["text"].as_str().unwrap_or_default());
+        eprintln!(
+            "log       {} {}",
+            line["level"].as_str().unwrap_or_default(),
+            line["text"].as_str().unwrap_or_default()
+        );
     }
     Ok(())
 }

@@ -66,16 +66,15 @@ fn print_uses(uses: &Value) -> io::Result<()> {
             number(&used["calls"]),
             counts(&used["verdicts"]),
             number(&used["faults"]),
-            counts(&used["faults_by_code"]),
-            micros(&used["time"]["p50"]),
-            micros(&used["time"]["p99"]),
+            counts(&used["faults_by"]),
+            micros(&used["p50_ns"]),
+            micros(&used["p99_ns"]),
             format!("{} KiB", number(&Value::from(used["memory_bytes"].as_u64().unwrap_or(0) >> 10))),
             number(&used["instances_started"]),
         ]
     };
-    let heading = [
-        "ROUTE", "PLACE", "DIGEST", "CALLS", "VERDICTS", "FAULTS", "OF THEM", "P50", "P99", "MEMORY", "INSTANCES",
-    ];
+    let heading =
+        ["ROUTE", "PLACE", "DIGEST", "CALLS", "VERDICTS", "FAULTS", "OF THEM", "P50", "P99", "MEMORY", "INSTANCES"];
     table::print(&heading, &rows(uses, row), &[1, 3, 5, 7, 8, 9, 10])
 }
 

@@ -152,7 +152,7 @@ async fn list(services: &Services) -> Result<Value, proto::Error> {
     let (config, figures) = (services.config().await, Figures::gather(&services.router));
     let line = |version: &Arc<Version>| {
         let limits = config.plugin.get(&version.name).cloned().unwrap_or_default();
-        let uses = figures.uses_of(&version.name).into_iter().filter(|used| used.plugin.digest == version.digest);
+        let uses = figures.uses_of(&version.name).into_iter().filter(|used| *used.plugin.digest == *version.digest);
         let mut routes: Vec<String> = uses.map(|used| used.route).collect();
         routes.dedup();
         json!({
@@ -178,7 +178,9 @@ async fn list(services: &Services) -> Result<Value, proto::Error> {
 async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
     let versions = services.plugins.store.versions(Some(name));
     if versions.is_empty() {
-        return Err(Code::InvalidCall.error(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm")));
+        return Err(
+            Code::InvalidCall.error(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"))
+        );
     }
     let deployments = services.plugins.store.deployments().into_iter().filter(|(_, plugin, _)| plugin == name);
     let deployments: Vec<Value> =
