@@ -4,7 +4,9 @@ use std::path::Path;
 
 use redb::{Database, ReadableTable as _, TableDefinition, WriteTransaction};
 
-use crate::checkpoint::{CHUNKS, CheckpointError, Checkpoints, DEDUP, INDEX, META, PUBLISHERS, QUEUES, STATE_FILE};
+use crate::checkpoint::{
+    CHUNKS, CheckpointError, Checkpoints, DEDUP, INDEX, META, PUBLISHERS, QUEUES, RECORDS, STATE_FILE,
+};
 use crate::store::BackupError;
 
 /// Copies the last checkpoint into a new directory. One read transaction is open as long as that takes, so that the state
@@ -31,6 +33,7 @@ fn copy_into(checkpoints: &Checkpoints, file: &Path) -> Result<(), CheckpointErr
     table(&source, &transaction, INDEX)?;
     table(&source, &transaction, DEDUP)?;
     table(&source, &transaction, PUBLISHERS)?;
+    table(&source, &transaction, RECORDS)?;
     transaction.commit().map_err(redb::Error::from)?;
     Ok(())
 }

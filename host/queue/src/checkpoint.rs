@@ -26,10 +26,10 @@ pub use frozen::Frozen;
 pub(crate) use frozen::{Begun, Written};
 pub(crate) use guard::panic_text;
 use guard::{Guarded, guarded, with_table};
-pub(crate) use rows::{CHUNKS, DEDUP, INDEX, META, PUBLISHERS, QUEUES, read};
+pub(crate) use rows::{CHUNKS, DEDUP, INDEX, META, PUBLISHERS, QUEUES, RECORDS, read};
 
 /// Format of rows and records; one more for each change that older code cannot read.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Name of the file in the store's directory.
 pub(crate) const STATE_FILE: &str = "state.redb";
 /// redb's cache, in bytes: at least twice a checkpoint, or pages are written twice.
@@ -55,6 +55,9 @@ pub(crate) struct Meta {
     pub(crate) time_ms: u64,
     /// Whether the store was stopped in order with this checkpoint.
     pub(crate) clean: bool,
+    /// Numbers of queues and subscriptions that were never used.
+    pub(crate) queue_next: u32,
+    pub(crate) subscription_next: u32,
 }
 
 /// What a store was at its last checkpoint.
@@ -138,6 +141,7 @@ impl Checkpoints {
             transaction.open_table(INDEX).map_err(redb::Error::from)?;
             transaction.open_table(DEDUP).map_err(redb::Error::from)?;
             transaction.open_table(PUBLISHERS).map_err(redb::Error::from)?;
+            transaction.open_table(RECORDS).map_err(redb::Error::from)?;
             Ok(())
         })?;
         Ok(this)
@@ -163,12 +167,13 @@ impl Checkpoints {
         if format > FORMAT {
             return Err(CheckpointError::Format { found: format });
         }
-        if format < FORMAT {
+        if format == 1 {
             return legacy::restore(&transaction, row.value()).map(Some);
         }
-        let meta: Meta = read("meta", "meta", row.value())?;
+        let meta = legacy::meta(format, row.value()).map_err(|e| CheckpointError::row("meta", "meta", e))?;
         let mut state = State::default();
         state.time_ms = meta.time_ms;
+        (state.queue_next, state.subscription_next) = (meta.queue_next, meta.subscription_next);
         let mut chunks: BTreeMap<u32, Vec<ChunkInfo>> = BTreeMap::new();
         rows::each(&transaction, INDEX, |(queue, last), value| {
             chunks.entry(queue).or_default().push(read("index", format!("{:?}", (queue, last)), value)?);
@@ -176,7 +181,11 @@ impl Checkpoints {
         })?;
         rows::each(&transaction, QUEUES, |id, value| {
             let chunks = chunks.remove(&id).unwrap_or_default();
-            state.restore(read("queues", id, value)?, &chunks);
+            let row = legacy::queue(format, value).map_err(|e| CheckpointError::row("queues", id, e))?;
+            state.restore(row, &chunks);
+            if format < FORMAT {
+                state.dirty.insert(QueueId(id));
+            }
             Ok(())
         })?;
         if let Some(id) = chunks.into_keys().next() {
@@ -189,6 +198,11 @@ impl Checkpoints {
         })?;
         rows::each(&transaction, PUBLISHERS, |name, value| {
             state.publishers.restore(name.to_owned(), read("publishers", name, value)?);
+            Ok(())
+        })?;
+        rows::each(&transaction, RECORDS, |key, value| {
+            let value: serde_bytes::ByteBuf = read("records", key, value)?;
+            state.records.restore(key.to_owned(), value.into_vec().into());
             Ok(())
         })?;
         state.dedup.expire(meta.time_ms);

@@ -47,7 +47,7 @@ pub enum Operation {
         header: Bytes,
         /// The payload, or where it is already.
         payload: Payload,
-        /// Which queues, and at which offset.
+        /// Which queues, and at which offset. None where an inline route took the message: then only its id is remembered.
         places: Vec<(QueueId, Offset)>,
         /// Set where duplicates are looked for.
         dedup: Option<DedupKey>,
@@ -123,6 +123,45 @@ pub enum Operation {
         refused: Vec<u64>,
         /// What had been refused before and is stored now.
         stored: Vec<u64>,
+    },
+    /// A small fact that the router keeps beside its queues.
+    Record {
+        /// Its name.
+        key: String,
+        /// What it is from now on; none: it is gone.
+        value: Option<Bytes>,
+    },
+    /// A subscription is no more, and what only it still needed goes.
+    RemoveSubscription {
+        /// Which one.
+        id: SubscriptionId,
+    },
+    /// A queue is no more, with its messages and subscriptions.
+    RemoveQueue {
+        /// Which one.
+        id: QueueId,
+    },
+    /// A subscription hands out nothing, or does so again.
+    Pause {
+        /// Which one.
+        subscription: SubscriptionId,
+        /// Whether it stands still from now on.
+        paused: bool,
+    },
+    /// A subscription goes on elsewhere: whatever is at or above the offset and still there comes, again or for the first
+    /// time, and all below counts as passed over. Failed attempts and crashes are forgotten.
+    Seek {
+        /// Which one.
+        subscription: SubscriptionId,
+        /// The first offset it may get.
+        floor: Offset,
+    },
+    /// A queue lets go of its oldest messages, because somebody said so.
+    Purge {
+        /// Which queue.
+        queue: QueueId,
+        /// All below.
+        below: Offset,
     },
 }
 

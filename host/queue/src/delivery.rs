@@ -95,7 +95,7 @@ impl Delivery {
         }
     }
 
-    /// Sets limit and deadline for what is begun from now on; the mode stays.
+    /// Sets limit and deadline for what is begun from now on, and whether anything is; the mode stays.
     pub fn set_terms(&mut self, terms: Terms) {
         self.terms = Terms { mode: self.terms.mode, ..terms.within_limits() };
     }
@@ -118,6 +118,10 @@ impl Delivery {
                 self.next = self.next.max(below);
                 self.forget(|offset| offset < below);
             }
+            Event::Sought(floor) => {
+                self.forget(|_| true);
+                (self.next, self.asked, self.alone) = (floor, Offset(0), Alone::Nothing);
+            }
             Event::Removed(offset) if offset <= self.next => self.forget(|other| other == offset),
             Event::Available | Event::Isolated(_) | Event::Removed(_) | Event::Tick => {}
         }
@@ -128,6 +132,9 @@ impl Delivery {
     pub fn poll_action(&mut self, now_ms: u64, view: &impl View) -> Option<Action> {
         if let Some(expire) = self.expire(now_ms) {
             return Some(expire);
+        }
+        if self.terms.paused {
+            return None;
         }
         self.skip_settled(view);
         if let Some(advance) = self.advance(view) {

@@ -6,6 +6,7 @@
 //! deliveries go on meanwhile, from what was applied.
 
 mod blocked;
+mod changes;
 mod commits;
 mod deliveries;
 mod info;
@@ -273,6 +274,11 @@ impl Engine {
                 self.shrink_asked |= shrink;
             }
             Request::Subscribe { subscribe, sink, reply } => self.subscribe(now, subscribe, sink, reply),
+            Request::DefineSubscription { subscribe, reply } => self.define_subscription(subscribe, reply),
+            Request::Change { change, reply } => self.gather(Gathered::Change { change, reply }),
+            Request::Records { prefix, reply } => reply.give(Ok(self.records(&prefix))),
+            Request::Known { ids, reply } => reply.give(Ok(self.known(now, &ids))),
+            Request::Page { queue, from, most, reply } => reply.give(Ok(self.page(&queue, from, most))),
             Request::DefineQueue { settings, reply } => self.gather(Gathered::DefineQueue { settings, reply }),
             Request::OpenPublisher { name, epoch, reply } => {
                 self.gather(Gathered::OpenPublisher { name, epoch, reply });

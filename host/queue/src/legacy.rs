@@ -1,6 +1,8 @@
 //! Stores of earlier formats: read once, and written in the present one by the checkpoint that every start ends with.
 //!
-//! Format 1 knew one durability, one retention and one mode, and neither named publishers nor an index of chunks.
+//! Format 1 knew one durability, one retention and one mode, and neither named publishers nor an index of chunks. Format 2
+//! knew neither records nor subscriptions that stand still, and used the number of a removed queue again, had there been
+//! one.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +18,7 @@ use crate::commit::{
 use crate::dedup::Dedup;
 use crate::offsets::OffsetSet;
 use crate::plan::QueueSettings;
-use crate::state::{ChunkInfo, Mark, QueueRow, State, Subscription, Times};
+use crate::state::{ChunkInfo, Counts, Mark, QueueRow, State, Subscription, Times};
 
 /// The format that a store's first row tells.
 pub(crate) fn format_of(row: &[u8]) -> Result<u32, RowError> {
@@ -33,7 +35,7 @@ pub(crate) fn commit(format: u32, body: &[u8]) -> Result<Commit, String> {
 
 /// The state of a checkpoint of format 1.
 pub(crate) fn restore(transaction: &ReadTransaction, meta: &[u8]) -> Result<Restored, CheckpointError> {
-    let meta = self::meta(meta).map_err(|e| row("meta", "meta", e))?;
+    let meta = self::meta(1, meta).map_err(|e| row("meta", "meta", e))?;
     let mut state = State::default();
     state.time_ms = meta.time_ms;
     let mut chunks: BTreeMap<u32, Vec<ChunkInfo>> = BTreeMap::new();
@@ -45,7 +47,7 @@ pub(crate) fn restore(transaction: &ReadTransaction, meta: &[u8]) -> Result<Rest
     let queues = transaction.open_table(QUEUES).map_err(redb::Error::from)?;
     for row in queues.iter().map_err(redb::Error::from)? {
         let (id, value) = row.map_err(redb::Error::from)?;
-        let restored = queue(value.value()).map_err(|e| self::row("queues", id.value(), e))?;
+        let restored = queue(1, value.value()).map_err(|e| self::row("queues", id.value(), e))?;
         state.restore(restored, &chunks.remove(&id.value()).unwrap_or_default());
         state.dirty.insert(QueueId(id.value()));
     }
@@ -58,15 +60,29 @@ pub(crate) fn restore(transaction: &ReadTransaction, meta: &[u8]) -> Result<Rest
     Ok(Restored { state, position: meta.position, store_id: meta.store_id, format: meta.format, clean: false })
 }
 
-/// The first row of a store of format 1.
-pub(crate) fn meta(row: &[u8]) -> Result<Meta, RowError> {
-    let Meta1 { format, store_id, position, time_ms } = open(row)?;
-    Ok(Meta { format, store_id, position, time_ms, clean: false })
+/// The first row of a store of this format.
+pub(crate) fn meta(format: u32, row: &[u8]) -> Result<Meta, RowError> {
+    let (queue_next, subscription_next) = (0, 0);
+    match format {
+        1 => {
+            let Meta1 { format, store_id, position, time_ms } = open(row)?;
+            Ok(Meta { format, store_id, position, time_ms, clean: false, queue_next, subscription_next })
+        }
+        2 => {
+            let Meta2 { format, store_id, position, time_ms, clean } = open(row)?;
+            Ok(Meta { format, store_id, position, time_ms, clean, queue_next, subscription_next })
+        }
+        _ => open(row),
+    }
 }
 
-/// A queue's row of format 1.
-pub(crate) fn queue(row: &[u8]) -> Result<QueueRow, RowError> {
-    Ok(open::<QueueRow1>(row)?.upgrade())
+/// A queue's row of this format.
+pub(crate) fn queue(format: u32, row: &[u8]) -> Result<QueueRow, RowError> {
+    match format {
+        1 => Ok(open::<QueueRow1>(row)?.upgrade()),
+        2 => Ok(open::<QueueRow2>(row)?.upgrade()),
+        _ => open(row),
+    }
 }
 
 /// Takes a row of message ids of format 1.
@@ -80,8 +96,11 @@ fn row(table: &'static str, row: impl ToString, source: RowError) -> CheckpointE
     CheckpointError::Row { table, row: row.to_string(), source }
 }
 
-/// Takes out of a format 1 file what the present one keeps otherwise, and indexes its chunks.
-pub(crate) fn upgrade(transaction: &WriteTransaction) -> Result<(), CheckpointError> {
+/// Takes out of a file of format 1 what the present one keeps otherwise, and indexes its chunks.
+pub(crate) fn upgrade(transaction: &WriteTransaction, format: u32) -> Result<(), CheckpointError> {
+    if format > 1 {
+        return Ok(());
+    }
     let mut dedup = transaction.open_table(DEDUP).map_err(redb::Error::from)?;
     dedup.retain(|_, _| false).map_err(redb::Error::from)?;
     let chunks = transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
@@ -112,6 +131,37 @@ struct QueueRow1 {
     next: Offset,
     live: u64,
     subscriptions: Vec<(SubscriptionId, Subscription1)>,
+}
+
+#[derive(Deserialize)]
+struct Meta2 {
+    format: u32,
+    store_id: [u8; 16],
+    position: u64,
+    time_ms: u64,
+    clean: bool,
+}
+
+#[derive(Deserialize)]
+struct QueueRow2 {
+    definition: QueueDefinition,
+    next: Offset,
+    removed: OffsetSet,
+    times: Times,
+    live: u64,
+    subscriptions: Vec<(SubscriptionId, Subscription2)>,
+}
+
+#[derive(Deserialize)]
+struct Subscription2 {
+    name: String,
+    mode: Mode,
+    settled: OffsetSet,
+    marks: BTreeMap<Offset, Mark>,
+    delivered_through: Offset,
+    returned_below: Offset,
+    isolated: Option<Offset>,
+    counts: Counts,
 }
 
 #[derive(Deserialize)]
@@ -175,6 +225,22 @@ impl QueueRow1 {
             live: self.live,
             subscriptions,
         }
+    }
+}
+
+impl QueueRow2 {
+    fn upgrade(self) -> QueueRow {
+        let Self { definition, next, removed, times, live, subscriptions } = self;
+        let subscriptions = subscriptions.into_iter().map(|(id, s)| (id, s.upgrade())).collect();
+        QueueRow { definition, next, removed, times, live, subscriptions }
+    }
+}
+
+impl Subscription2 {
+    fn upgrade(self) -> Subscription {
+        let Self { name, mode, settled, marks, delivered_through, returned_below, isolated, counts } = self;
+        let paused = false;
+        Subscription { name, mode, settled, marks, delivered_through, returned_below, isolated, counts, paused }
     }
 }
 

@@ -34,11 +34,12 @@ pub use commit::{Durability, Mode, Offset, OnFull, Outcome, QueueLimits, Retenti
 pub use delivery::{ConsumerId, Token, Why};
 pub use inspect::{InspectError, Problem, QueueReport, Report, inspect};
 pub use plan::{
-    DefineQueueError, Output, PublishError, Published, QueueSettings, Receipt, Redrive, Redriven, Settle, SettleError,
-    Settlement, Target, Wanted, backoff,
+    DefineQueueError, LookupError, Output, PublishError, Published, QueueSettings, Receipt, RecordError, Redrive,
+    Redriven, Settle, SettleError, Settlement, Target, Wanted, backoff,
 };
 pub use salvage::{SalvageError, SalvageReport, salvage};
 pub use store::{
-    BackupError, Consumer, Delivery, OpenError, OpenPublisherError, Publisher, QueueInfo, ROUTE_PREFIX, Start, Store,
-    StoreConfig, StoreFailed, StoreInfo, SubscribeError, SubscriptionInfo,
+    BackupError, Consumer, Delivery, Found, Notice, NoticeKind, OpenError, OpenPublisherError, PEEK_BYTES_MAX,
+    PEEK_MESSAGES_MAX, PeekError, Publisher, QueueInfo, ROUTE_PREFIX, Start, Store, StoreConfig, StoreFailed,
+    StoreInfo, SubscribeError, SubscriptionInfo,
 };

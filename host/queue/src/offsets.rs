@@ -73,6 +73,24 @@ impl OffsetSet {
         Offset(from.max(end))
     }
 
+    /// The last offset before this one that is not in it; none where there is none.
+    pub(crate) fn previous_absent(&self, before: Offset) -> Option<Offset> {
+        let mut last = before.0.checked_sub(1)?;
+        while last >= self.floor {
+            let Some(word) = self.word(last).and_then(|(at, _)| self.words.get(at)) else { return Some(Offset(last)) };
+            // What is behind `last` counts as in it.
+            let above = u64::MAX.checked_shl(u32::try_from(last % 64).unwrap_or(0) + 1).unwrap_or(0);
+            let run = u64::from((word | above).leading_ones());
+            let base = last / 64 * 64;
+            if run < 64 {
+                let found = base + 63 - run;
+                return (found >= self.floor).then_some(Offset(found));
+            }
+            last = base.checked_sub(1)?;
+        }
+        None
+    }
+
     /// How many from the first offset on, and before the second, are not in it.
     pub(crate) fn count_absent(&self, from: Offset, to: Offset) -> u64 {
         let from = from.0.max(self.floor);
@@ -171,6 +189,8 @@ mod tests {
             prop_assert_eq!(set.count_absent(Offset(from), Offset(to)), absent(&model, from, to));
             let next = (from..).find(|n| !model.contains(n)).expect("a gap");
             prop_assert_eq!(set.next_absent(Offset(from)).0, next);
+            let previous = (0..from).rev().find(|n| !model.contains(n));
+            prop_assert_eq!(set.previous_absent(Offset(from)).map(|offset| offset.0), previous);
         }
 
         /// However it came to be: a state that was replayed equals the one that was restored.

@@ -3,6 +3,7 @@
 //! Each request is validated by itself against the state and against what the requests before it in the same commit
 //! will do, so that one that cannot be done never fails its neighbours.
 
+mod change;
 mod define;
 mod publish;
 mod redrive;
@@ -20,6 +21,8 @@ use crate::commit::{
 };
 use crate::state::{Bodies, Publisher, Queue, State};
 
+pub(crate) use change::{Change, ChangeError, Changed};
+pub use change::{LookupError, RecordError};
 pub use define::DefineQueueError;
 pub(crate) use publish::{Attempted, From, NewEpoch};
 pub use redrive::{Redrive, Redriven, Wanted};
@@ -59,6 +62,8 @@ pub(crate) struct Plan<'a> {
     definitions: HashMap<String, QueueDefinition>,
     queues_made: u32,
     subscriptions_made: HashMap<(QueueId, String), SubscriptionId>,
+    /// The queue that this commit removes.
+    removed: Option<QueueId>,
 }
 
 /// What a commit will be.
@@ -116,6 +121,7 @@ impl<'a> Plan<'a> {
             definitions: HashMap::new(),
             queues_made: 0,
             subscriptions_made: HashMap::new(),
+            removed: None,
         }
     }
 
@@ -158,18 +164,20 @@ impl<'a> Plan<'a> {
 
     /// Consumers of a subscription may get what is below.
     pub(crate) fn deliverable(&mut self, subscription: SubscriptionId, through: Offset) {
-        let volatile = self.is_volatile(subscription);
+        // It may have been removed since.
+        let Some(volatile) = self.is_volatile(subscription) else { return };
         self.push(Operation::Deliverable { subscription, through }, 0, volatile);
     }
 
     /// A message is handed out with nothing else beside it.
     pub(crate) fn isolate(&mut self, subscription: SubscriptionId, offset: Offset) {
-        let volatile = self.is_volatile(subscription);
+        let Some(volatile) = self.is_volatile(subscription) else { return };
         self.push(Operation::Isolate { subscription, offset }, 0, volatile);
     }
 
-    fn is_volatile(&self, subscription: SubscriptionId) -> bool {
-        self.state.subscription(subscription).is_some_and(|(queue, _)| queue.is_in_memory_alone())
+    /// None where there is no such subscription.
+    fn is_volatile(&self, subscription: SubscriptionId) -> Option<bool> {
+        self.state.subscription(subscription).map(|(queue, _)| queue.is_in_memory_alone())
     }
 
     /// One message into queues: at once for those that are on disk, and for those in memory alone.

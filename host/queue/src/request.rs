@@ -5,16 +5,17 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::checkpoint::Checkpoints;
-use crate::commit::{Mode, Offset, Outcome, QueueId, SubscriptionId};
+use crate::commit::{DedupKey, Mode, Offset, Outcome, QueueId, SubscriptionId};
 use crate::delivery::{ConsumerId, Token};
 use crate::plan::{
-    Attempted, DefineQueueError, Finish, From, NewEpoch, Plan, PublishError, Published, QueueSettings, Receipt,
-    Redrive, Redriven, Settle, SettleError, Settlement, Settler,
+    Attempted, Change, ChangeError, Changed, DefineQueueError, Finish, From, NewEpoch, Output, Plan, PublishError,
+    Published, QueueSettings, Receipt, Redrive, Redriven, Settle, SettleError, Settlement, Settler,
 };
-use crate::store::{Delivery, Start, StoreFailed, StoreInfo, SubscribeError};
+use crate::store::{Delivery, Notice, Page, PageFrom, ROUTE_PREFIX, Start, StoreFailed, StoreInfo, SubscribeError};
 
 /// What the owner is asked.
 #[allow(clippy::large_enum_variant, reason = "requests are moved once, into the channel")]
@@ -43,6 +44,30 @@ pub(crate) enum Request {
         subscribe: Subscribe,
         sink: Sink,
         reply: Reply<Result<Joined, SubscribeError>>,
+    },
+    DefineSubscription {
+        subscribe: Subscribe,
+        reply: Reply<Result<bool, SubscribeError>>,
+    },
+    Change {
+        change: Change,
+        reply: Reply<ChangeAnswer>,
+    },
+    Records {
+        prefix: String,
+        reply: Reply<Result<Vec<(String, Bytes)>, StoreFailed>>,
+    },
+    Known {
+        ids: Vec<DedupKey>,
+        reply: Reply<Result<Vec<Option<Positions>>, StoreFailed>>,
+    },
+    /// Messages of a queue, to be looked at.
+    Page {
+        queue: String,
+        from: PageFrom,
+        /// Messages, and bytes; one at least.
+        most: (usize, u64),
+        reply: Reply<Result<Option<Page>, StoreFailed>>,
     },
     Credit {
         consumer: ConsumerId,
@@ -74,7 +99,14 @@ pub(crate) type PublishAnswer = Result<Vec<Result<Receipt, PublishError>>, Store
 pub(crate) type SettleResults = Vec<Result<(), SettleError>>;
 pub(crate) type SettleAnswer = Result<SettleResults, StoreFailed>;
 pub(crate) type RedriveAnswer = Result<Option<Redriven>, StoreFailed>;
-pub(crate) type Sink = Box<dyn FnMut(Vec<Delivery>) + Send>;
+pub(crate) type ChangeAnswer = Result<Result<Changed, ChangeError>, StoreFailed>;
+pub(crate) type Positions = Vec<(Arc<str>, Offset)>;
+
+/// What a consumer is told: what it gets, and what becomes of its subscription.
+pub(crate) struct Sink {
+    pub(crate) deliver: Box<dyn FnMut(Vec<Delivery>) + Send>,
+    pub(crate) notice: Box<dyn FnMut(Notice) + Send>,
+}
 
 /// Who publishes: what it sends stays in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +142,13 @@ pub(crate) struct Subscribe {
     pub(crate) deadline: bool,
 }
 
+impl Subscribe {
+    pub(crate) fn new(queue: &str, name: &str, mode: Option<Mode>, start: Start) -> Self {
+        let deadline = !name.starts_with(ROUTE_PREFIX);
+        Self { queue: queue.to_owned(), name: name.to_owned(), mode, start, deadline }
+    }
+}
+
 /// How an answer gets back.
 pub(crate) enum Reply<T> {
     Once(oneshot::Sender<T>),
@@ -134,6 +173,7 @@ pub(crate) struct Joined {
     pub(crate) floor: Offset,
     pub(crate) mode: Mode,
     pub(crate) ack_deadline_ms: u64,
+    pub(crate) paused: bool,
 }
 
 /// How far a settlement came before it is planned.
@@ -189,9 +229,17 @@ pub(crate) enum Gathered {
         sink: Sink,
         reply: Reply<Result<Joined, SubscribeError>>,
     },
+    DefineSubscription {
+        subscribe: Subscribe,
+        reply: Reply<Result<bool, SubscribeError>>,
+    },
     Redrive {
         redrive: Redrive,
         reply: Reply<RedriveAnswer>,
+    },
+    Change {
+        change: Change,
+        reply: Reply<ChangeAnswer>,
     },
 }
 
@@ -215,7 +263,9 @@ pub(crate) enum Answer {
         sink: Sink,
         reply: Reply<Result<Joined, SubscribeError>>,
     },
+    SubscriptionDefined(SubscriptionId, Subscribe, Reply<Result<bool, SubscribeError>>),
     Redriven(Option<Redriven>, Reply<RedriveAnswer>),
+    Changed(Result<Changed, ChangeError>, Reply<ChangeAnswer>),
 }
 
 /// What is left of a request that was planned.
@@ -264,6 +314,26 @@ impl Gathered {
                     }
                 }
             }
+            Self::DefineSubscription { subscribe, reply } => {
+                let Subscribe { queue, name, mode, start, .. } = &subscribe;
+                match plan.subscribe(queue, name, mode.unwrap_or_default(), *start) {
+                    Some((_, subscription)) => Answer::SubscriptionDefined(subscription, subscribe, reply),
+                    None => {
+                        reply.give(Err(SubscribeError::UnknownQueue(subscribe.queue)));
+                        return (None, Rest::Nothing);
+                    }
+                }
+            }
+            Self::Change { change, reply } => {
+                // Alone in its commit, like a redrive.
+                let is_alone = plan.is_empty();
+                let changed = is_alone.then(|| plan.change(&change));
+                plan.close();
+                match changed {
+                    Some(changed) => Answer::Changed(changed, reply),
+                    None => return (None, Rest::Next(Self::Change { change, reply })),
+                }
+            }
             Self::Redrive { redrive, reply } => {
                 // Alone in its commit: what others do to the same messages is in the state then.
                 let is_alone = plan.is_empty();
@@ -285,7 +355,9 @@ impl Gathered {
             Self::Publish { reply, .. } => reply.give(Err(failed)),
             Self::Settle { reply, .. } => reply.give(Err(failed)),
             Self::Subscribe { reply, .. } => reply.give(Err(failed.into())),
+            Self::DefineSubscription { reply, .. } => reply.give(Err(failed.into())),
             Self::Redrive { reply, .. } => reply.give(Err(failed)),
+            Self::Change { reply, .. } => reply.give(Err(failed)),
             Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } => {}
         }
     }
@@ -296,9 +368,11 @@ impl Gathered {
             Self::Publish { messages, .. } => messages.as_slice().iter().map(Published::size).sum(),
             Self::Settle { items, .. } => {
                 let outputs = items.as_slice().iter().flat_map(|(settle, _)| &settle.outputs);
-                let bytes: usize =
-                    outputs.map(|o| 64 + o.header.len() + o.payload.as_ref().map_or(0, bytes::Bytes::len)).sum();
+                let bytes: usize = outputs.map(Output::size).sum();
                 bytes + 32 * items.len()
+            }
+            Self::Change { change: Change::Records(records), .. } => {
+                records.iter().map(|(key, value)| 64 + key.len() + value.as_ref().map_or(0, Bytes::len)).sum()
             }
             _ => 256,
         }
@@ -395,7 +469,9 @@ impl Answer {
             // Its request is gathered still and answers for it, or nobody asked.
             Self::Settled { reply: None, .. } | Self::Isolated(..) | Self::Deliverable(_) => {}
             Self::Subscribed { reply, .. } => reply.give(Err(failed.into())),
+            Self::SubscriptionDefined(_, _, reply) => reply.give(Err(failed.into())),
             Self::Redriven(_, reply) => reply.give(Err(failed)),
+            Self::Changed(_, reply) => reply.give(Err(failed)),
         }
     }
 }
@@ -410,7 +486,12 @@ impl Request {
             Self::Publish { reply, .. } => reply.give(Err(failed)),
             Self::Settle { reply, .. } => reply.give(Err(failed)),
             Self::Subscribe { reply, .. } => reply.give(Err(failed.into())),
+            Self::DefineSubscription { reply, .. } => reply.give(Err(failed.into())),
             Self::Redrive { reply, .. } => reply.give(Err(failed)),
+            Self::Change { reply, .. } => reply.give(Err(failed)),
+            Self::Records { reply, .. } => reply.give(Err(failed)),
+            Self::Known { reply, .. } => reply.give(Err(failed)),
+            Self::Page { reply, .. } => reply.give(Err(failed)),
             Self::Describe { reply } => reply.give(Err(failed)),
             Self::Credit { .. } | Self::Leave { .. } => {}
         }

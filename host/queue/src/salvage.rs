@@ -191,22 +191,33 @@ fn row(definition: QueueDefinition, next: Offset) -> QueueRow {
 }
 
 /// What the journal still says that queues are.
-struct Definitions(BTreeMap<QueueId, QueueDefinition>);
+struct Definitions {
+    definitions: BTreeMap<QueueId, QueueDefinition>,
+    /// Queues that were removed, and by which record.
+    removed: BTreeMap<QueueId, u64>,
+}
 
 impl Definitions {
     fn read(source: &Source, inspection: &Inspection, format: u32) -> Self {
-        let mut definitions = BTreeMap::new();
+        let (mut definitions, mut removed) = (BTreeMap::new(), BTreeMap::new());
         let mut reader = Reader::new(&source.disk);
         for record in &inspection.records {
             // One that cannot be read is told of when it is to be applied.
             let commit = replay::read(&mut reader, format, record).unwrap_or_default();
             for operation in commit.operations {
-                if let Operation::DefineQueue(definition) = operation {
-                    definitions.insert(definition.id, definition);
+                match operation {
+                    Operation::DefineQueue(definition) => drop(definitions.insert(definition.id, definition)),
+                    Operation::RemoveQueue { id } => drop(removed.insert(id, record.sequence)),
+                    _ => {}
                 }
             }
         }
-        Self(definitions)
+        Self { definitions, removed }
+    }
+
+    /// Whether a record that comes later removes the queue.
+    fn is_removed_after(&self, id: QueueId, sequence: u64) -> bool {
+        self.removed.get(&id).is_some_and(|removed| *removed >= sequence)
     }
 
     /// Where nothing is known of a queue but its number, it gets a name that says so.
@@ -215,7 +226,7 @@ impl Definitions {
             let name = quipu_protocol::Subject::new(&format!("salvaged-{}", id.0)).expect("a subject");
             QueueSettings::for_dead_letters(name).define(id)
         };
-        self.0.get(&id).cloned().unwrap_or_else(stand_in)
+        self.definitions.get(&id).cloned().unwrap_or_else(stand_in)
     }
 }
 
@@ -230,6 +241,7 @@ fn write(
     let store_id = meta.map(|meta| meta.store_id).or(inspection.store_id);
     state.dirty.extend(state.queues.keys().copied());
     state.publishers.renew();
+    state.records.renew();
     state.dedup.renew_fresh(usize::MAX / 2);
     let frozen = Frozen::new(&mut state, position, store_id.unwrap_or_else(|| *uuid::Uuid::new_v4().as_bytes()));
     checkpoints.write(&frozen).map(drop)

@@ -1,8 +1,10 @@
 //! The state that all commits add up to.
 
+mod change;
 mod chunks;
 mod publishers;
 mod queue;
+mod records;
 mod times;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,6 +24,7 @@ pub(crate) use chunks::ChunkInfo;
 pub(crate) use publishers::{Publisher, Publishers};
 pub use queue::{Counts, Mark};
 pub(crate) use queue::{Queue, Subscription};
+pub(crate) use records::Records;
 pub(crate) use times::Times;
 
 /// Subjects whose queues are remembered; past that the memory starts anew.
@@ -38,8 +41,11 @@ pub struct State {
     /// Ids of messages that are in memory alone: in no checkpoint.
     pub(crate) dedup_volatile: Dedup,
     pub(crate) publishers: Publishers,
+    pub(crate) records: Records,
+    /// Numbers that were never used.
+    pub(crate) queue_next: u32,
     pub(crate) subscription_next: u32,
-    /// Changed since the last checkpoint.
+    /// Changed since the last checkpoint, or removed.
     pub(crate) dirty: BTreeSet<QueueId>,
     /// Bytes of messages in memory; one that is in several queues counts in each.
     pub(crate) tail_bytes: usize,
@@ -92,28 +98,32 @@ impl State {
     ///
     /// [`ApplyError`]; the state is then no longer usable.
     pub fn apply(&mut self, commit: Commit, bodies: &dyn Bodies) -> Result<(), ApplyError> {
+        self.apply_all(commit, true, bodies)
+    }
+
+    /// Takes what is in no journal: of queues in memory alone, and ids that are remembered for this run of the router.
+    pub(crate) fn apply_volatile(&mut self, commit: Commit, bodies: &dyn Bodies) -> Result<(), ApplyError> {
+        self.apply_all(commit, false, bodies)
+    }
+
+    fn apply_all(&mut self, commit: Commit, lasting: bool, bodies: &dyn Bodies) -> Result<(), ApplyError> {
         self.time_ms = self.time_ms.max(commit.time_ms);
         // First, because an id that has left the window may be in this commit again.
         self.dedup.expire(self.time_ms);
         self.dedup_volatile.expire(self.time_ms);
-        commit.operations.into_iter().try_for_each(|operation| self.apply_one(operation, bodies))
+        commit.operations.into_iter().try_for_each(|operation| self.apply_one(operation, lasting, bodies))
     }
 
-    fn apply_one(&mut self, operation: Operation, bodies: &dyn Bodies) -> Result<(), ApplyError> {
+    fn apply_one(&mut self, operation: Operation, lasting: bool, bodies: &dyn Bodies) -> Result<(), ApplyError> {
         match operation {
-            Operation::Opened { clean } => self.opened(clean),
-            Operation::DefineQueue(definition) => self.define_queue(definition),
-            Operation::DefineSubscription { id, queue, name, mode, floor } => {
-                let freed = self.queue_mut(queue)?.subscribe(id, name, mode, floor);
-                self.tail_bytes -= freed;
-                self.subscriptions.insert(id, queue);
-                self.subscription_next = self.subscription_next.max(id.0 + 1);
-            }
             Operation::Append { header, payload, places, dedup } => {
                 let stored = Arc::new(Stored { header, payload: self.payload(payload, bodies)? });
                 self.append(&stored, &places)?;
                 if let Some(key) = dedup {
-                    let lasting = places.iter().any(|(id, _)| !self.queues[id].is_in_memory_alone());
+                    let lasting = match places.is_empty() {
+                        true => lasting,
+                        false => places.iter().any(|(id, _)| !self.queues[id].is_in_memory_alone()),
+                    };
                     let dedup = if lasting { &mut self.dedup } else { &mut self.dedup_volatile };
                     dedup.insert(key, self.time_ms, &places);
                 }
@@ -140,6 +150,29 @@ impl State {
             Operation::Publisher { name, epoch, sequence, refused, stored } => {
                 self.publishers.advance(name, epoch, sequence, (&refused, &stored), self.time_ms);
             }
+            other => self.change(other)?,
+        }
+        Ok(())
+    }
+
+    /// What is rare: definitions, and what operators do.
+    fn change(&mut self, operation: Operation) -> Result<(), ApplyError> {
+        match operation {
+            Operation::Opened { clean } => self.opened(clean),
+            Operation::DefineQueue(definition) => self.define_queue(definition),
+            Operation::DefineSubscription { id, queue, name, mode, floor } => {
+                let freed = self.queue_mut(queue)?.subscribe(id, name, mode, floor);
+                self.tail_bytes -= freed;
+                self.subscriptions.insert(id, queue);
+                self.subscription_next = self.subscription_next.max(id.0 + 1);
+            }
+            Operation::Record { key, value } => self.records.set(key, value),
+            Operation::RemoveSubscription { id } => self.remove_subscription(id)?,
+            Operation::RemoveQueue { id } => self.remove_queue(id)?,
+            Operation::Pause { subscription, paused } => self.subscription_mut(subscription)?.paused = paused,
+            Operation::Seek { subscription, floor } => self.seek(subscription, floor)?,
+            Operation::Purge { queue, below } => self.tail_bytes -= self.queue_mut(queue)?.purge(below),
+            other => return Err(mismatch(format!("{other:?} is no change"))),
         }
         Ok(())
     }
@@ -174,13 +207,16 @@ impl State {
         self.dedup.is_full() || self.dedup_volatile.is_full()
     }
 
-    /// Where the first message of this id went.
+    /// Where the first message of this id went. One that went to queues which are all removed since is forgotten with
+    /// them.
     pub(crate) fn remembered(&self, key: DedupKey) -> Option<Vec<(QueueId, Offset)>> {
         let (lasting, volatile) = (self.dedup.find(key), self.dedup_volatile.find(key));
-        match (lasting, volatile) {
-            (Some(lasting), Some(volatile)) => Some(lasting.into_iter().chain(volatile).collect()),
-            (lasting, volatile) => lasting.or(volatile),
-        }
+        let places = match (lasting, volatile) {
+            (Some(lasting), Some(volatile)) => lasting.into_iter().chain(volatile).collect(),
+            (lasting, volatile) => lasting.or(volatile)?,
+        };
+        let is_there = |(id, _): &(QueueId, Offset)| self.queues.contains_key(id);
+        (places.is_empty() || places.iter().any(is_there)).then_some(places)
     }
 
     /// Forgets ids that are older than the window at this time.
@@ -246,6 +282,7 @@ impl State {
         let id = definition.id;
         self.bindings.clear();
         self.dirty.insert(id);
+        self.queue_next = self.queue_next.max(id.0 + 1);
         self.names.insert(definition.name.clone(), id);
         match self.queues.get_mut(&id) {
             Some(queue) => queue.definition = definition,

@@ -1,5 +1,7 @@
 //! The handle to a store: what the rest of the router calls.
 
+mod change;
+mod look;
 pub(crate) mod open;
 mod parts;
 mod publisher;
@@ -18,8 +20,10 @@ use crate::journal::{JournalConfig, RecoverError};
 use crate::plan::{
     DefineQueueError, Plan, PublishError, Published, QueueSettings, Receipt, Redrive, Redriven, Settle, SettleError,
 };
-use crate::request::{Credit, Reply, Request, Source, Subscribe};
+use crate::request::{Credit, Reply, Request, Sink, Source, Subscribe};
 
+pub use look::{Found, PEEK_BYTES_MAX, PEEK_MESSAGES_MAX, PeekError};
+pub(crate) use look::{Page, PageFrom};
 pub use parts::{QueueInfo, StoreInfo, SubscriptionInfo};
 pub use publisher::{OpenPublisherError, Publisher};
 
@@ -123,6 +127,28 @@ pub enum SubscribeError {
     Failed(#[from] StoreFailed),
 }
 
+/// What became of a consumer's subscription.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What happened.
+    pub kind: NoticeKind,
+    /// The same, for people.
+    pub text: String,
+}
+
+/// What happens to a subscription while it has consumers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoticeKind {
+    /// Nothing is delivered until it is resumed. What is in hand may be settled.
+    Paused,
+    /// It goes on.
+    Resumed,
+    /// It goes on elsewhere. What is in hand is stale.
+    Moved,
+    /// It is removed, or its queue. What is in hand is stale, and the consumer gets nothing more.
+    Deleted,
+}
+
 /// A message in a consumer's hands.
 #[derive(Debug, Clone)]
 pub struct Delivery {
@@ -152,6 +178,8 @@ pub struct Consumer {
     pub mode: Mode,
     /// Milliseconds to settle a delivery; 0: for ever.
     pub ack_deadline_ms: u64,
+    /// Whether the subscription stood still when it came.
+    pub paused: bool,
     requests: mpsc::Sender<Request>,
 }
 
@@ -218,9 +246,25 @@ impl Store {
         start: Start,
         sink: impl FnMut(Vec<Delivery>) + Send + 'static,
     ) -> Result<Consumer, SubscribeError> {
-        let deadline = !subscription.starts_with(ROUTE_PREFIX);
-        let subscribe = Subscribe { queue: queue.to_owned(), name: subscription.to_owned(), mode, start, deadline };
-        let sink = Box::new(sink);
+        self.subscribe_with_notices(queue, subscription, (mode, start), sink, drop).await
+    }
+
+    /// As [`Self::subscribe`]; `notices` is told what becomes of the subscription once that is durable, on the store's
+    /// thread: it must not block either.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError`].
+    pub async fn subscribe_with_notices(
+        &self,
+        queue: &str,
+        subscription: &str,
+        (mode, start): (Option<Mode>, Start),
+        sink: impl FnMut(Vec<Delivery>) + Send + 'static,
+        notices: impl FnMut(Notice) + Send + 'static,
+    ) -> Result<Consumer, SubscribeError> {
+        let subscribe = Subscribe::new(queue, subscription, mode, start);
+        let sink = Sink { deliver: Box::new(sink), notice: Box::new(notices) };
         let joined = ask(&self.requests, |reply| Request::Subscribe { subscribe, sink, reply }).await??;
         Ok(Consumer {
             id: joined.consumer,
@@ -228,6 +272,7 @@ impl Store {
             floor: joined.floor,
             mode: joined.mode,
             ack_deadline_ms: joined.ack_deadline_ms,
+            paused: joined.paused,
             requests: self.requests.clone(),
         })
     }

@@ -31,6 +31,20 @@ pub(crate) struct Broke {
     pub(crate) text: String,
 }
 
+impl Broke {
+    /// For people.
+    pub(crate) fn reason(&self, breaker: &Breaker) -> String {
+        let then = match breaker.then {
+            OnBroken::Hold => "the route stands still until another is deployed or it is resumed",
+            OnBroken::Bypass => "it is left out",
+            OnBroken::DeadLetter => "messages for it are dead-lettered at once",
+        };
+        let Self { position, plugin, text } = self;
+        let (at, after) = (position + 1, breaker.after);
+        format!("plugin {at} ({plugin}) failed on {after} different messages in a row; {then}; last: {text}")
+    }
+}
+
 impl Breaker {
     pub(crate) fn new(then: OnBroken, after: u32) -> Self {
         Self {
@@ -47,9 +61,9 @@ impl Breaker {
         self.then
     }
 
-    /// How many messages in a row it takes.
-    pub(crate) fn after(&self) -> usize {
-        self.after
+    /// Whether a route stands still for a broken plugin.
+    pub(crate) fn stands_still(&self) -> bool {
+        self.then == OnBroken::Hold
     }
 
     pub(crate) fn is_broken(&self, position: usize) -> bool {

@@ -15,7 +15,7 @@ use crate::work::{Event, Serving, Slice, Work};
 use crate::workers::{Job, Place};
 
 /// A slice ends after so much time, between two messages.
-const SLICE_TIME: Duration = Duration::from_millis(5);
+pub(crate) const SLICE_TIME: Duration = Duration::from_millis(5);
 
 /// One lane.
 pub(crate) struct Lane {

@@ -9,6 +9,7 @@
 mod breaker;
 mod chain;
 pub mod condition;
+mod inline;
 mod keys;
 mod lane;
 mod letter;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex};
 use quipu_queue::Store;
 
 pub use condition::{Condition, ConditionError};
+pub use inline::{Admission, Admitted, Inline, InlineSettings, RETRY_LATER_MS, Refusal};
 pub use settings::{
     BROKEN_AFTER, BROKEN_AFTER_MAX, ChainSettings, LANES_MAX, OnBroken, OnError, Order, RouteError, RouteSettings,
     Swapped,
@@ -40,6 +42,7 @@ pub use workers::WORKERS_DEFAULT;
 pub use route::{PREFETCH_BYTES, prefetch};
 pub use work::SLICE_BYTES;
 
+use inline::InlineRoute;
 use route::{Route, lock};
 use traps::Traps;
 use workers::{Line, Workers};
@@ -50,6 +53,7 @@ pub struct Router {
     line: Line,
     workers: Mutex<Option<Workers>>,
     routes: Mutex<BTreeMap<String, Arc<Route>>>,
+    inline: Arc<Inline>,
     traps: Arc<Traps>,
 }
 
@@ -62,7 +66,7 @@ impl Router {
     pub fn start(store: Store, workers: usize) -> std::io::Result<Self> {
         let workers = Workers::start(workers.max(2))?;
         let (line, workers) = (workers.handle(), Mutex::new(Some(workers)));
-        Ok(Self { store, line, workers, routes: Mutex::default(), traps: Arc::default() })
+        Ok(Self { store, line, workers, routes: Mutex::default(), inline: Arc::default(), traps: Arc::default() })
     }
 
     /// Starts a route.
@@ -72,13 +76,7 @@ impl Router {
     /// [`RouteError`].
     pub async fn add(&self, settings: RouteSettings) -> Result<(), RouteError> {
         let name = settings.name.clone();
-        if lock(&self.routes).contains_key(&name) {
-            return Err(RouteError::Exists(name));
-        }
-        let lanes = settings.plugins.len();
-        if !(1..=LANES_MAX).contains(&lanes) {
-            return Err(RouteError::Lanes { route: name, lanes });
-        }
+        self.check_new(&name, settings.plugins.len())?;
         let route = Route::start(&self.store, &self.line, &self.traps, settings).await?;
         match lock(&self.routes).entry(name) {
             // Another of this name was faster.
@@ -90,6 +88,25 @@ impl Router {
         }
     }
 
+    /// Starts an inline route: messages of its subjects that are published from now on go through it.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`].
+    pub fn add_inline(&self, settings: InlineSettings) -> Result<(), RouteError> {
+        let name = settings.name.clone();
+        self.check_new(&name, settings.plugins.len())?;
+        match self.inline.add(InlineRoute::new(&self.line, &self.traps, settings)) {
+            true => Ok(()),
+            false => Err(RouteError::Exists(name)),
+        }
+    }
+
+    /// The inline routes, for those who take in what is published.
+    pub fn inline(&self) -> Arc<Inline> {
+        self.inline.clone()
+    }
+
     /// Ends a route: what plugins have in hand is finished and settled, the rest goes back to the queue. Its subscription
     /// stays. Takes as long as a plugin may run; cancelled, the route is gone and goes on ending.
     ///
@@ -97,22 +114,35 @@ impl Router {
     ///
     /// [`RouteError::Unknown`].
     pub async fn remove(&self, name: &str) -> Result<RouteInfo, RouteError> {
-        let route = lock(&self.routes).remove(name).ok_or_else(|| RouteError::Unknown(name.into()))?;
-        let ending = tokio::spawn(async move {
-            route.end().await;
-            route.info()
-        });
+        let ending = if let Some(route) = self.inline.remove(name) {
+            tokio::spawn(async move {
+                route.end().await;
+                route.info()
+            })
+        } else {
+            let route = lock(&self.routes).remove(name).ok_or_else(|| RouteError::Unknown(name.into()))?;
+            tokio::spawn(async move {
+                route.end().await;
+                route.info()
+            })
+        };
         ending.await.map_err(|_| RouteError::Stopped(name.into()))
     }
 
-    /// Gives every lane of a route a new chain, each between two messages: no message is lost, none is in two chains at
+    /// Gives every lane of a route, inline or not, a new chain, each between two messages: no message is lost, none is in two chains at
     /// once. A broken route runs again; a held one stays held. Cancelled, the lanes get it all the same.
     ///
     /// # Errors
     ///
     /// [`RouteError`]; the chain before stays, except where the route has stopped.
     pub async fn replace_chain(&self, name: &str, chain: ChainSettings) -> Result<Swapped, RouteError> {
-        self.route(name)?.replace_chain(chain).await
+        match self.inline.route(name) {
+            Some(route) => {
+                let changing = tokio::spawn(async move { route.replace_chain(chain).await });
+                changing.await.unwrap_or_else(|_| Err(RouteError::Stopped(name.into())))
+            }
+            None => self.route(name)?.replace_chain(chain).await,
+        }
     }
 
     /// Lets a route stand still: what plugins have in hand is finished, the rest goes back to the queue at once. It keeps
@@ -122,7 +152,13 @@ impl Router {
     ///
     /// [`RouteError`].
     pub async fn hold(&self, name: &str, reason: &str) -> Result<(), RouteError> {
-        self.route(name)?.hold(reason).await
+        match self.inline.route(name) {
+            Some(route) => {
+                route.hold(reason).await;
+                Ok(())
+            }
+            None => self.route(name)?.hold(reason).await,
+        }
     }
 
     /// Lets a route run that was held or broken; nothing happens to one that runs.
@@ -131,7 +167,13 @@ impl Router {
     ///
     /// [`RouteError`].
     pub async fn release(&self, name: &str) -> Result<(), RouteError> {
-        self.route(name)?.release().await
+        match self.inline.route(name) {
+            Some(route) => {
+                route.release().await;
+                Ok(())
+            }
+            None => self.route(name)?.release().await,
+        }
     }
 
     /// Says whether the store has a route's subscription paused: for its listing alone.
@@ -146,7 +188,10 @@ impl Router {
 
     /// What the routes did so far, by name.
     pub fn routes(&self) -> Vec<RouteInfo> {
-        lock(&self.routes).values().map(|route| route.info()).collect()
+        let mut routes: Vec<RouteInfo> = lock(&self.routes).values().map(|route| route.info()).collect();
+        routes.extend(self.inline.routes().iter().map(|route| route.info()));
+        routes.sort_by(|a, b| a.name.cmp(&b.name));
+        routes
     }
 
     /// What plugins failed on so far, the most frequent first; at most [`TRAPS_MAX`].
@@ -163,6 +208,17 @@ impl Router {
             workers.stop();
         }
         routes.values().for_each(|route| route.close());
+        self.inline.routes().iter().for_each(|route| route.close());
+    }
+
+    fn check_new(&self, name: &str, lanes: usize) -> Result<(), RouteError> {
+        if lock(&self.routes).contains_key(name) || self.inline.route(name).is_some() {
+            return Err(RouteError::Exists(name.to_owned()));
+        }
+        match (1..=LANES_MAX).contains(&lanes) {
+            true => Ok(()),
+            false => Err(RouteError::Lanes { route: name.to_owned(), lanes }),
+        }
     }
 
     fn route(&self, name: &str) -> Result<Arc<Route>, RouteError> {

@@ -20,7 +20,7 @@ use crate::stats::{PluginInfo, RouteInfo};
 use crate::traps::Traps;
 use crate::work::{Answer, End, Event, Sent, Serving, Slice, Work};
 use crate::workers::{Line, Place};
-use control::Standing;
+pub(crate) use control::Standing;
 
 /// Deliveries that a route holds in its inboxes and in hand: so many at least, …
 const PREFETCH: u64 = 512;
@@ -297,12 +297,12 @@ fn parts(settings: RouteSettings) -> (String, String, Start, Order, ChainSetting
     (name, from, start, order, ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after })
 }
 
-fn breaker(chain: &ChainSettings) -> Breaker {
+pub(crate) fn breaker(chain: &ChainSettings) -> Breaker {
     Breaker::new(chain.on_broken, chain.broken_after)
 }
 
 /// A chain for each lane.
-fn servings(route: &str, settings: ChainSettings, breaker: &Arc<Breaker>) -> Vec<Serving> {
+pub(crate) fn servings(route: &str, settings: ChainSettings, breaker: &Arc<Breaker>) -> Vec<Serving> {
     let ChainSettings { when, otherwise, plugins: chains, to, on_error, .. } = settings;
     let serving = |plugins: Vec<Box<dyn Plugin>>| {
         let infos = plugins.iter().map(|plugin| PluginInfo::new(plugin.as_ref())).collect();
@@ -314,7 +314,7 @@ fn servings(route: &str, settings: ChainSettings, breaker: &Arc<Breaker>) -> Vec
 }
 
 impl RouteInfo {
-    fn with_chain(self, chain: &ChainSettings) -> Self {
+    pub(crate) fn with_chain(self, chain: &ChainSettings) -> Self {
         Self {
             when: chain.when.as_ref().map(|when| when.as_str().to_owned()),
             to: chain.to.iter().map(ToString::to_string).collect(),

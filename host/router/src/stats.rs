@@ -12,7 +12,10 @@ use serde::Serialize;
 #[allow(missing_docs, reason = "the names say it")]
 pub struct RouteInfo {
     pub name: String,
+    /// Empty for an inline route.
     pub from: String,
+    /// Of an inline route, the subjects that it runs on.
+    pub on: Vec<String>,
     pub when: Option<String>,
     pub to: Vec<String>,
     /// `running`, `paused`, `held`, `broken`, `stopping` or `failed`.
@@ -41,8 +44,13 @@ pub struct RouteInfo {
     pub dropped: u64,
     /// What plugins said when they dropped messages.
     pub drop_reasons: Reasons,
+    /// Attempts that failed and were not the last; inline, publishers that were told to try again later.
     pub retried: u64,
     pub dead_lettered: u64,
+    /// Inline: publishers that were told that a plugin rejects their message.
+    pub rejected: u64,
+    /// Inline: publishers that were told that a plugin failed on their message.
+    pub failed: u64,
     /// Messages sent, copies and emitted ones included.
     pub outputs: u64,
     pub plugins: Vec<PluginInfo>,

@@ -388,7 +388,7 @@ impl Work {
 }
 
 impl Serving {
-    fn attempt(&mut self, message: Message, attempt: u32) -> (Seen, Decision) {
+    pub(crate) fn attempt(&mut self, message: Message, attempt: u32) -> (Seen, Decision) {
         let seen = Seen { attempt, now_ms: now_ms(), seed: seed(&message, &self.chain.route) };
         (seen, self.chain.attempt(message, seen, &self.breaker, &mut self.plugins))
     }

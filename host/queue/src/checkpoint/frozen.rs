@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::Serialize;
 
-use super::{CHUNKS, CheckpointError, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, read, with_table};
+use super::{CHUNKS, CheckpointError, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, RECORDS, read, with_table};
 use crate::chunk::{Chunk, seal};
 use crate::commit::{Offset, QueueId, Stored};
 use crate::dedup::{self, WINDOW_MS};
@@ -25,13 +26,18 @@ pub struct Frozen {
     pub(crate) clean: bool,
     /// Whether the file gives room back afterwards.
     pub(crate) shrink: bool,
-    /// Whether the file is of an earlier format.
-    pub(crate) upgrade: bool,
+    /// The format of the file, where it is an earlier one.
+    pub(crate) upgrade: Option<u32>,
+    queue_next: u32,
+    subscription_next: u32,
     queues: Vec<FrozenQueue>,
+    /// Queues that are no more.
+    removed: Vec<QueueId>,
     /// Packed, and how many.
     dedup: Vec<u8>,
     dedup_count: usize,
     publishers: Vec<(String, Option<Publisher>)>,
+    records: Vec<(String, Option<Bytes>)>,
 }
 
 #[derive(Debug)]
@@ -53,8 +59,10 @@ struct FrozenQueue {
 pub(crate) struct Begun {
     pub(crate) position: u64,
     queues: Vec<(QueueId, Offset, Offset)>,
+    removed: Vec<QueueId>,
     dedup: usize,
     publishers: Vec<String>,
+    records: Vec<String>,
 }
 
 /// What a checkpoint wrote.
@@ -70,7 +78,8 @@ impl Frozen {
     /// Freezes what changed since the last checkpoint; `position` is the last journal record in the state.
     pub(crate) fn new(state: &mut State, position: u64, store_id: [u8; 16]) -> Self {
         let dirty = std::mem::take(&mut state.dirty);
-        let queues = dirty.into_iter().filter_map(|id| FrozenQueue::new(state, id)).collect();
+        let (there, removed): (Vec<_>, Vec<_>) = dirty.into_iter().partition(|id| state.queues.contains_key(id));
+        let queues = there.into_iter().filter_map(|id| FrozenQueue::new(state, id)).collect();
         let dedup_count = state.dedup.fresh_count();
         Self {
             position,
@@ -78,11 +87,15 @@ impl Frozen {
             store_id,
             clean: false,
             shrink: false,
-            upgrade: false,
+            upgrade: None,
+            queue_next: state.queue_next,
+            subscription_next: state.subscription_next,
             queues,
+            removed,
             dedup: state.dedup.take_fresh(),
             dedup_count,
             publishers: state.publishers.take_dirty(),
+            records: state.records.take_dirty(),
         }
     }
 
@@ -90,28 +103,35 @@ impl Frozen {
         Begun {
             position: self.position,
             queues: self.queues.iter().map(|queue| (queue.id, queue.stored_below, queue.floor)).collect(),
+            removed: self.removed.clone(),
             dedup: self.dedup_count,
             publishers: self.publishers.iter().map(|(name, _)| name.clone()).collect(),
+            records: self.records.iter().map(|(key, _)| key.clone()).collect(),
         }
     }
 
     pub(super) fn write(&self, transaction: &WriteTransaction) -> Result<Written, CheckpointError> {
-        let Self { position, time_ms, store_id, clean, .. } = *self;
-        if self.upgrade {
-            legacy::upgrade(transaction)?;
+        let Self { position, time_ms, store_id, clean, queue_next, subscription_next, .. } = *self;
+        if let Some(format) = self.upgrade {
+            legacy::upgrade(transaction, format)?;
         }
-        put(transaction, META, "meta", ("meta", &Meta { format: FORMAT, store_id, position, time_ms, clean }))?;
+        let meta = Meta { format: FORMAT, store_id, position, time_ms, clean, queue_next, subscription_next };
+        put(transaction, META, "meta", ("meta", &meta))?;
         let mut written = Written::default();
         for queue in &self.queues {
             queue.write(transaction, &mut written)?;
         }
+        self.removed.iter().try_for_each(|id| remove_queue(transaction, *id))?;
         for (name, publisher) in &self.publishers {
             match publisher {
                 Some(publisher) => put(transaction, PUBLISHERS, name.as_str(), ("publishers", publisher))?,
-                None => with_table(transaction, PUBLISHERS, |table| {
-                    table.remove(name.as_str()).map_err(redb::Error::from)?;
-                    Ok(())
-                })?,
+                None => remove(transaction, PUBLISHERS, name)?,
+            }
+        }
+        for (key, value) in &self.records {
+            match value {
+                Some(value) => put(transaction, RECORDS, key.as_str(), ("records", serde_bytes::Bytes::new(value)))?,
+                None => remove(transaction, RECORDS, key)?,
             }
         }
         self.write_dedup(transaction)?;
@@ -253,9 +273,36 @@ impl Begun {
     /// The next checkpoint has all of it again.
     pub(crate) fn failed(self, state: &mut State) {
         state.dirty.extend(self.queues.iter().map(|(id, _, _)| *id));
+        state.dirty.extend(self.removed);
         state.dedup.renew_fresh(self.dedup);
         state.publishers.dirty.extend(self.publishers);
+        state.records.dirty.extend(self.records);
     }
+}
+
+fn remove(
+    transaction: &WriteTransaction,
+    table: redb::TableDefinition<'_, &'static str, &'static [u8]>,
+    key: &str,
+) -> Result<(), CheckpointError> {
+    with_table(transaction, table, |table| {
+        table.remove(key).map_err(redb::Error::from)?;
+        Ok(())
+    })
+}
+
+/// Everything of a queue.
+fn remove_queue(transaction: &WriteTransaction, id: QueueId) -> Result<(), CheckpointError> {
+    with_table(transaction, QUEUES, |table| {
+        table.remove(id.0).map_err(redb::Error::from)?;
+        Ok(())
+    })?;
+    for table in [CHUNKS, INDEX] {
+        with_table(transaction, table, |table| {
+            Ok(table.retain_in((id.0, 0)..=(id.0, u64::MAX), |_, _| false).map_err(redb::Error::from)?)
+        })?;
+    }
+    Ok(())
 }
 
 fn put<'k, K: redb::Key + 'static>(

@@ -16,6 +16,9 @@ pub(crate) const INDEX: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition
 pub(crate) const DEDUP: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dedup");
 pub(crate) const PUBLISHERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("publishers");
 
+/// By key.
+pub(crate) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+
 /// Calls for each row of a table.
 pub(crate) fn each<K: Key + 'static>(
     transaction: &ReadTransaction,

@@ -31,6 +31,8 @@ pub struct Terms {
     pub in_flight_max: usize,
     /// How long a consumer may take, in milliseconds, [`DEADLINE_MAX_MS`] at most; none: for ever.
     pub ack_deadline_ms: Option<u64>,
+    /// Whether it stands still: nothing is handed out, and what is in flight may be settled.
+    pub paused: bool,
 }
 
 impl Terms {
@@ -39,6 +41,7 @@ impl Terms {
             mode: self.mode,
             in_flight_max: self.in_flight_max.clamp(1, IN_FLIGHT_MAX),
             ack_deadline_ms: self.ack_deadline_ms.map(|ms| ms.min(DEADLINE_MAX_MS)),
+            paused: self.paused,
         }
     }
 }
@@ -107,6 +110,8 @@ pub enum Event {
     /// All below is gone, and their tokens are stale. Costs a look at everything in flight or set aside, so tell it only
     /// where unsettled messages went.
     Trimmed(Offset),
+    /// It goes on at this offset, and all tokens are stale. Costs as much as [`Event::Trimmed`].
+    Sought(Offset),
     /// This message is gone, and its token is stale. Costs as much as [`Event::Trimmed`].
     Removed(Offset),
     /// Time has passed.

@@ -400,6 +400,7 @@ fn terms() -> impl Strategy<Value = Terms> {
         mode,
         in_flight_max,
         ack_deadline_ms: has_deadline.then_some(DEADLINE_MS),
+        paused: false,
     })
 }
 

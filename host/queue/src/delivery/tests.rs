@@ -52,7 +52,7 @@ struct Play {
 
 impl Play {
     fn new(mode: Mode) -> Self {
-        Self::with(Terms { mode, in_flight_max: IN_FLIGHT_DEFAULT, ack_deadline_ms: None })
+        Self::with(Terms { mode, in_flight_max: IN_FLIGHT_DEFAULT, ack_deadline_ms: None, paused: false })
     }
 
     fn with(terms: Terms) -> Self {
@@ -231,7 +231,8 @@ fn check_keyed(script: &str, expect: &str) {
 }
 
 fn check_deadline(script: &str, expect: &str) {
-    let terms = Terms { mode: Mode::Shared, in_flight_max: IN_FLIGHT_DEFAULT, ack_deadline_ms: Some(100) };
+    let terms =
+        Terms { mode: Mode::Shared, in_flight_max: IN_FLIGHT_DEFAULT, ack_deadline_ms: Some(100), paused: false };
     assert_eq!(Play::with(terms).play(script), expect, "{script}");
 }
 
@@ -339,7 +340,7 @@ fn a_delivery_that_takes_too_long_expires_once() {
 
 #[test]
 fn a_refused_settlement_has_its_deadline_again() {
-    let terms = Terms { mode: Mode::Shared, in_flight_max: 9, ack_deadline_ms: Some(100) };
+    let terms = Terms { mode: Mode::Shared, in_flight_max: 9, ack_deadline_ms: Some(100), paused: false };
     let mut play = Play::with(terms);
     assert_eq!(play.play("join a, a=1, +1, ~60, refuse 1, ~39"), "a<-0#1");
     assert_eq!(play.delivery.poll_timeout(), Some(100));
@@ -357,7 +358,7 @@ fn a_deadline_can_be_extended_and_cut() {
     );
     check_deadline("join a, a=9, +2, extend 2 5, ~5, ~95", "a<-0#1 a<-1#2 expire 2 expire 1");
     check("join a, a=9, +1, extend 1 5, ~5", "a<-0#1");
-    let terms = Terms { mode: Mode::Shared, in_flight_max: 9, ack_deadline_ms: Some(u64::MAX) };
+    let terms = Terms { mode: Mode::Shared, in_flight_max: 9, ack_deadline_ms: Some(u64::MAX), paused: false };
     let mut play = Play::with(terms);
     play.play(&format!("join a, a=9, +1, ~5, extend 1 {}", u64::MAX));
     assert_eq!(play.delivery.poll_timeout(), Some(5 + DEADLINE_MAX_MS));
@@ -453,7 +454,8 @@ fn a_slot_moves_once_nothing_of_it_is_in_flight() {
 
 #[test]
 fn look_ahead_has_a_limit() {
-    let mut play = Play::with(Terms { mode: Mode::KeyShared, in_flight_max: 100_000, ack_deadline_ms: None });
+    let mut play =
+        Play::with(Terms { mode: Mode::KeyShared, in_flight_max: 100_000, ack_deadline_ms: None, paused: false });
     play.play(&format!("join a, a=1, +x, nack 1 5, a=9, +{}", "x".repeat(LOOK_AHEAD + 5)));
     assert_eq!((play.delivery.set_aside(), play.delivery.parked()), (LOOK_AHEAD - 1, 1));
     assert_eq!(play.play("+y, ~5, ack 2, ack 3"), "a<-0#2/2 a<-1#3 a<-2#4 a<-3#5 a<-4#6 a<-5#7 a<-6#8 a<-7#9");
@@ -504,7 +506,8 @@ fn a_message_takes_at_most_64_bytes() {
 fn full(mode: Mode, count: usize) -> (Delivery, Known, usize) {
     let keys = (0..count as u64).map(|n| Some(n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
     let known = Known { keys, ..Play::new(mode).known };
-    let mut delivery = Delivery::new(Terms { mode, in_flight_max: count, ack_deadline_ms: Some(1_000) }, Offset(0), 1);
+    let mut delivery =
+        Delivery::new(Terms { mode, in_flight_max: count, ack_deadline_ms: Some(1_000), paused: false }, Offset(0), 1);
     delivery.handle(0, Event::Join(ConsumerId(0)));
     delivery.handle(0, Event::Credit(ConsumerId(0), 1 << 40));
     let bytes = allocation_counter::measure(|| {

@@ -24,14 +24,21 @@ struct Touched {
 impl Engine {
     /// Plans what was gathered and hands it to the journal's thread, unless that has a commit already.
     pub(super) fn start_commit(&mut self, now: Now) {
+        // What needs no record is done at once, and what is behind it goes on.
+        while self.start_one(now) {}
+    }
+
+    /// Whether something was done that needed no record.
+    fn start_one(&mut self, now: Now) -> bool {
         let paused = self.pace.next_us().is_some_and(|at_us| now.us < at_us);
         if self.writing.is_some() || self.failed.is_some() || self.gathered.is_empty() || paused {
-            return;
+            return false;
         }
         let (planned, answers) = self.plan(now);
         if planned.commit.operations.is_empty() {
             // Nothing for the journal: it is as durable as it will be.
-            return self.committed(now, Writing { planned, answers, durable: false, recorded: false, full: None });
+            self.committed(now, Writing { planned, answers, durable: false, recorded: false, full: None });
+            return true;
         }
         // What nobody waits for is synced in time, also where one commit follows the other.
         let durable = planned.needs_sync || self.sync_due_us.is_some_and(|due_us| due_us <= now.us);
@@ -43,6 +50,7 @@ impl Engine {
             }
             Err(e) => self.fail(&format!("a commit cannot be written: {e}")),
         }
+        false
     }
 
     fn plan(&mut self, now: Now) -> (Planned, Vec<Answer>) {
@@ -104,7 +112,7 @@ impl Engine {
         let touched = Touched::of(commit.operations.iter().chain(&volatile));
         let volatile = Commit { time_ms: commit.time_ms, operations: volatile };
         let applied = self.state.apply(commit, &self.checkpoints);
-        if let Err(e) = applied.and_then(|()| self.state.apply(volatile, &self.checkpoints)) {
+        if let Err(e) = applied.and_then(|()| self.state.apply_volatile(volatile, &self.checkpoints)) {
             return self.fail(&e.to_string());
         }
         if recorded {
@@ -159,7 +167,17 @@ impl Engine {
                 let joined = self.join(now, queue, subscription, &subscribe, sink, true);
                 reply.give(joined);
             }
+            Answer::SubscriptionDefined(id, subscribe, reply) => {
+                let fits = self.check_mode(id, &subscribe);
+                reply.give(fits.map(|()| true));
+            }
             Answer::Redriven(redriven, reply) => reply.give(Ok(redriven)),
+            Answer::Changed(changed, reply) => {
+                if let Ok(changed) = &changed {
+                    self.changed(now, changed);
+                }
+                reply.give(Ok(changed));
+            }
         }
     }
 
@@ -288,7 +306,7 @@ impl Touched {
             match operation {
                 Operation::Append { places, .. } => touched.appended.extend(places.iter().map(|(id, _)| *id)),
                 Operation::Redrive { queue, .. } => drop(touched.appended.insert(*queue)),
-                Operation::Trim { queue, below } => {
+                Operation::Trim { queue, below } | Operation::Purge { queue, below } => {
                     let known = touched.trimmed.entry(*queue).or_default();
                     *known = (*known).max(*below);
                 }

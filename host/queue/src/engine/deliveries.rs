@@ -95,11 +95,8 @@ impl Engine {
     ) -> Result<Joined, SubscribeError> {
         let known = &self.state.queues[&queue];
         let subscription = &known.subscriptions[&id];
-        let (mode, floor) = (subscription.mode, subscription.settled.floor());
-        if subscribe.mode.is_some_and(|asked| asked != mode) {
-            let (queue, name) = (subscribe.queue.clone(), subscribe.name.clone());
-            return Err(SubscribeError::Mode { queue, name, mode: mode.as_str() });
-        }
+        let (mode, floor, paused) = (subscription.mode, subscription.settled.floor(), subscription.paused);
+        self.check_mode(id, subscribe)?;
         let consumer = ConsumerId(self.consumer_next);
         self.consumer_next += 1;
         let ack_deadline_ms = if subscribe.deadline { known.definition.ack_deadline_ms } else { 0 };
@@ -108,7 +105,18 @@ impl Engine {
         self.deliveries.entry(id).or_insert_with(|| Deliverer::new(terms, floor, first));
         self.consumers.insert(consumer, Reader { subscription: id, queue, sink });
         self.handle(now, id, Event::Join(consumer));
-        Ok(Joined { consumer, created, floor, mode, ack_deadline_ms })
+        Ok(Joined { consumer, created, floor, mode, ack_deadline_ms, paused })
+    }
+
+    /// Whether a subscription is as it is asked for.
+    pub(super) fn check_mode(&self, id: SubscriptionId, subscribe: &Subscribe) -> Result<(), SubscribeError> {
+        match self.state.subscription(id) {
+            Some((_, known)) if subscribe.mode.is_some_and(|asked| asked != known.mode) => {
+                let (queue, name) = (subscribe.queue.clone(), subscribe.name.clone());
+                Err(SubscribeError::Mode { queue, name, mode: known.mode.as_str() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells a delivery what happened.
@@ -222,7 +230,7 @@ impl Engine {
             }
             for (consumer, batch) in batches {
                 if let Some(reader) = self.consumers.get_mut(&consumer) {
-                    (reader.sink)(batch);
+                    (reader.sink.deliver)(batch);
                 }
             }
             match self.deliveries.get(&id).and_then(Deliverer::poll_timeout) {
@@ -259,5 +267,6 @@ fn terms(queue: &Queue, subscription: &Subscription, deadline: bool) -> Terms {
         mode: subscription.mode,
         in_flight_max: usize::try_from(queue.definition.in_flight_max).unwrap_or(usize::MAX),
         ack_deadline_ms: deadline_ms,
+        paused: subscription.paused,
     }
 }

@@ -20,6 +20,8 @@ impl Engine {
             memory_bytes: self.state.tail_bytes as u64,
             dedup_ids: (self.state.dedup.ids() + self.state.dedup_volatile.ids()) as u64,
             dedup_bytes: (self.state.dedup.bytes() + self.state.dedup_volatile.bytes()) as u64,
+            records: self.state.records.count() as u64,
+            records_bytes: self.state.records.bytes() as u64,
             blocked_publishers: self.blocked.sources() as u64,
         }
     }
@@ -70,6 +72,7 @@ impl Engine {
         SubscriptionInfo {
             name: known.name.clone(),
             mode: known.mode.as_str(),
+            paused: known.paused,
             floor: known.settled.floor().0,
             consumers: delivery.map_or(0, Deliverer::consumers),
             waiting: known.outstanding(queue.next).saturating_sub(in_flight + parked),

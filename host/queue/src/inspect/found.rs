@@ -7,7 +7,7 @@ use quipu_protocol::Message;
 
 use super::report::Problem;
 use super::source::{Source, guarded};
-use crate::checkpoint::{CHUNKS, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, STATE_FILE};
+use crate::checkpoint::{CHUNKS, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, RECORDS, STATE_FILE};
 use crate::chunk::{self, Chunk, RowError};
 use crate::commit::{Offset, QueueId};
 use crate::legacy;
@@ -83,10 +83,9 @@ impl Found {
         let whole = source.rows(META, |key, row| {
             if key == "meta" {
                 said = Some(legacy::format_of(row).and_then(|format| match format {
-                    1 => legacy::meta(row),
-                    2..=FORMAT => chunk::open::<Meta>(row),
+                    1..=FORMAT => legacy::meta(format, row),
                     // Nothing more is known of it.
-                    _ => Ok(Meta { format, store_id: [0; 16], position: 0, time_ms: 0, clean: false }),
+                    _ => Ok(unknown(format)),
                 }));
             }
         });
@@ -100,7 +99,7 @@ impl Found {
 
     fn read_queues(&mut self, source: &Source, format: u32, problems: &mut Problems) {
         let whole = source.rows(QUEUES, |id, row| {
-            let read = if format == 1 { legacy::queue(row) } else { chunk::open::<QueueRow>(row) };
+            let read = legacy::queue(format, row);
             let place = format!("table queues, row {id}");
             match read {
                 Ok(row) if row.definition.id.0 == id => drop(self.queues.insert(id, row)),
@@ -223,8 +222,16 @@ impl Found {
         if let Err(why) = whole {
             problems.store("table publishers", why);
         }
+        let whole = source.rows(RECORDS, |key, row| match chunk::open::<serde_bytes::ByteBuf>(row) {
+            Ok(value) => state.records.restore(key.to_owned(), value.into_vec().into()),
+            Err(e) => problems.state("records", key, format!("{e}; what the router noted there is lost")),
+        });
+        if let Err(why) = whole {
+            problems.store("table records", why);
+        }
         if let Some(meta) = meta {
             state.time_ms = meta.time_ms;
+            (state.queue_next, state.subscription_next) = (meta.queue_next, meta.subscription_next);
             state.dedup.expire(meta.time_ms);
         }
     }
@@ -267,6 +274,11 @@ impl Held {
         }
         Ok(info)
     }
+}
+
+/// Of a store that a later version wrote.
+fn unknown(format: u32) -> Meta {
+    Meta { format, store_id: [0; 16], position: 0, time_ms: 0, clean: false, queue_next: 0, subscription_next: 0 }
 }
 
 /// A chunk that is whole, stands at its key, and holds messages in order.

@@ -4,6 +4,7 @@ use quipu_protocol::Subject;
 
 use super::{Plan, QueueSettings};
 use crate::commit::{Durability, Mode, Offset, Operation, QueueDefinition, QueueId, SubscriptionId};
+use crate::state::Queue;
 use crate::store::Start;
 
 /// Why a queue cannot become what it is to be.
@@ -18,6 +19,18 @@ pub enum DefineQueueError {
 }
 
 const ANOTHER: &str = "give the new one another name";
+
+impl Start {
+    /// The first offset that it means in a queue.
+    pub(super) fn floor(self, queue: &Queue) -> Offset {
+        match self {
+            Self::New => queue.next,
+            Self::First => queue.floor(),
+            Self::Offset(offset) => offset.clamp(queue.floor(), queue.next),
+            Self::Time(ms) => queue.since(ms).clamp(queue.floor(), queue.next),
+        }
+    }
+}
 
 impl Plan<'_> {
     /// Makes a queue or changes it. Nothing where it is so already.
@@ -63,13 +76,7 @@ impl Plan<'_> {
         }
         let made = u32::try_from(self.subscriptions_made.len()).unwrap_or(u32::MAX);
         let id = SubscriptionId(self.state.subscription_next.saturating_add(made));
-        let floor = match (self.state.queues.get(&queue), start) {
-            (Some(known), Start::New) => known.next,
-            (Some(known), Start::First) => known.floor(),
-            (Some(known), Start::Offset(offset)) => offset.clamp(known.floor(), known.next),
-            (Some(known), Start::Time(ms)) => known.since(ms).clamp(known.floor(), known.next),
-            (None, _) => Offset(0),
-        };
+        let floor = self.state.queues.get(&queue).map_or(Offset(0), |known| start.floor(known));
         self.subscriptions_made.insert((queue, name.to_owned()), id);
         let operation = Operation::DefineSubscription { id, queue, name: name.to_owned(), mode, floor };
         self.planned.needs_sync = true;
@@ -84,8 +91,7 @@ impl Plan<'_> {
     }
 
     fn make_queue(&mut self, settings: &QueueSettings) -> QueueId {
-        let known = self.state.queues.keys().last().map_or(0, |id| id.0 + 1);
-        let id = QueueId(known.saturating_add(self.queues_made));
+        let id = QueueId(self.state.queue_next.saturating_add(self.queues_made));
         self.queues_made += 1;
         self.define(settings.define(id));
         id

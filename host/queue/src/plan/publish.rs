@@ -3,8 +3,13 @@
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use super::{Input, Plan, PublishError, Published, PublisherPlan, QueuePlan, Receipt};
-use crate::commit::{Offset, OnFull, Operation, QueueId};
+use bytes::Bytes;
+
+use super::{
+    Input, OPERATION_BYTES, Output, PLACE_BYTES, Plan, PublishError, Published, PublisherPlan, QueuePlan, Receipt,
+    Target,
+};
+use crate::commit::{DedupKey, Offset, OnFull, Operation, Payload, QueueId};
 use crate::state::{Publisher, Queue};
 
 /// Sequences that a named publisher may pass over, so that they are still no duplicates when they come.
@@ -126,6 +131,9 @@ impl Plan<'_> {
             return Attempted::Done(Ok(Receipt::Duplicate(self.positions(&places))));
         }
         let queues = self.state.bound(&published.subject);
+        if published.is_taken || !published.outputs.is_empty() {
+            return self.publish_taken(published, &queues).unwrap_or_else(|why| Attempted::Done(Err(why)));
+        }
         if queues.is_empty() {
             return Attempted::Done(Err(PublishError::NoQueue(published.subject.clone())));
         }
@@ -149,6 +157,88 @@ impl Plan<'_> {
             self.dedup.insert(key, places);
         }
         Attempted::Done(Ok(receipt))
+    }
+
+    /// A message that inline routes took, with what they made of it.
+    fn publish_taken(&mut self, published: &Published, queues: &Arc<[QueueId]>) -> Result<Attempted, PublishError> {
+        let outputs = &published.outputs;
+        let targets = self.output_targets(outputs)?;
+        self.check_taken(published, queues, &targets)?;
+        let payload = &published.stored.payload;
+        let bytes = |output: &Output| output.header.len() + output.payload.as_ref().unwrap_or(payload).len();
+        let mut dropping = Vec::new();
+        let own = (queues, published.stored.size());
+        for (queues, bytes) in std::iter::once(own).chain(targets.iter().zip(outputs.iter().map(bytes))) {
+            match self.room(queues, bytes as u64) {
+                Room::Enough(more) => dropping.extend(more),
+                Room::Blocked(queue) => return Ok(Attempted::Blocked(queue)),
+                Room::Refused(queue) => return Err(PublishError::Full(queue)),
+            }
+        }
+        let mut input = Input::new(payload.clone());
+        let places = match queues.is_empty() {
+            true => Vec::new(),
+            false => self.append(queues, &published.stored.header, &mut input, published.dedup),
+        };
+        for (output, queues) in outputs.iter().zip(&targets) {
+            match &output.payload {
+                Some(bytes) => self.append(queues, &output.header, &mut Input::new(bytes.clone()), None),
+                None => self.append(queues, &output.header, &mut input, None),
+            };
+        }
+        if let Some(key) = published.dedup {
+            self.remember(key, queues, &targets);
+            self.dedup.insert(key, places.clone());
+        }
+        // Behind all of it, since outputs may refer to the message.
+        dropping.into_iter().for_each(|id| self.drop_oldest(id, (0, 0)));
+        Ok(Attempted::Done(Ok(Receipt::Stored(self.positions(&places)))))
+    }
+
+    fn output_targets(&mut self, outputs: &[Output]) -> Result<Vec<Arc<[QueueId]>>, PublishError> {
+        let bound = |Output { target: Target::Subject(subject), .. }: &Output| match self.state.bound(subject) {
+            queues if queues.is_empty() => Err(PublishError::NoQueue(subject.clone())),
+            queues => Ok(queues),
+        };
+        outputs.iter().map(bound).collect()
+    }
+
+    /// Whether the journal and the disk take it.
+    fn check_taken(
+        &self,
+        published: &Published,
+        queues: &[QueueId],
+        targets: &[Arc<[QueueId]>],
+    ) -> Result<(), PublishError> {
+        let largest = published.outputs.iter().map(Output::size).chain([published.stored.size()]).max().unwrap_or(0);
+        let places: usize = targets.iter().map(|queues| OPERATION_BYTES + PLACE_BYTES * queues.len()).sum();
+        let all = published.size() + places;
+        if largest > Self::message_bytes_max(self.bytes_max) {
+            return Err(PublishError::TooLarge(largest));
+        }
+        if all > self.bytes_max / 4 * 3 {
+            return Err(PublishError::TooLarge(all));
+        }
+        match self.disk_is_full && self.is_lasting(queues, targets) {
+            true => Err(PublishError::DiskFull),
+            false => Ok(()),
+        }
+    }
+
+    fn is_lasting(&self, queues: &[QueueId], targets: &[Arc<[QueueId]>]) -> bool {
+        let mut all = targets.iter().flat_map(|queues| queues.iter()).chain(queues);
+        all.any(|id| !self.state.queues[id].is_in_memory_alone())
+    }
+
+    /// The id of a message that went nowhere itself, or is in memory alone while its outputs are not: they must not come
+    /// twice.
+    fn remember(&mut self, key: DedupKey, queues: &[QueueId], targets: &[Arc<[QueueId]>]) {
+        let lasting = self.is_lasting(&[], targets);
+        if self.is_lasting(queues, &[]) || !(lasting || queues.is_empty()) {
+            return;
+        }
+        let (header, payload, places) = (Bytes::new(), Payload::default(), Vec::new());
+        self.push(Operation::Append { header, payload, places, dedup: Some(key) }, 0, !lasting);
     }
 
     /// Whether an output may go there, and which queues let go of their oldest messages for it: once it is there, since

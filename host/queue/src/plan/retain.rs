@@ -14,7 +14,8 @@ impl Plan<'_> {
             let below = self.retained_from(queue);
             (below > queue.floor()).then_some((*id, below, queue.is_in_memory_alone()))
         };
-        let trims: Vec<_> = self.state.queues.iter().filter(|(_, queue)| queue.is_log()).filter_map(over).collect();
+        let stays = |(id, queue): &(&QueueId, &Queue)| queue.is_log() && self.removed != Some(**id);
+        let trims: Vec<_> = self.state.queues.iter().filter(stays).filter_map(over).collect();
         for (queue, below, volatile) in trims {
             self.push(Operation::Trim { queue, below }, 0, volatile);
         }

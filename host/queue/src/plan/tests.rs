@@ -17,7 +17,7 @@ fn commit<T>(state: &mut State, now_ms: u64, work: impl FnOnce(&mut Plan<'_>) ->
     let planned = plan.finish();
     let volatile = Commit { time_ms: planned.commit.time_ms, operations: planned.volatile };
     state.apply(planned.commit, &nothing).expect("it fits");
-    state.apply(volatile, &nothing).expect("it fits");
+    state.apply_volatile(volatile, &nothing).expect("it fits");
     done
 }
 

@@ -16,12 +16,17 @@ pub struct Published {
     pub(super) stored: Stored,
     /// Of a named publisher.
     pub(super) sequence: u64,
+    /// What inline routes made of it.
+    pub(super) outputs: Vec<Output>,
+    /// An inline route took it.
+    pub(super) is_taken: bool,
 }
 
 /// What became of a publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Receipt {
-    /// It is in these queues at these offsets, as durable as the strictest of them promises.
+    /// It is in these queues at these offsets, as durable as the strictest of them and of those of its outputs promises.
+    /// In none where an inline route took it and no queue is bound to its subject.
     Stored(Vec<(Arc<str>, Offset)>),
     /// Its id was published to this subject before; the first receipt. Or the sequence of a named publisher was; then
     /// without positions.
@@ -184,6 +189,8 @@ impl Published {
             // A copy of its own: a slice would keep all of the buffer it was received in.
             stored: Stored { header: message.encode_header(), payload: Bytes::copy_from_slice(&message.payload) },
             sequence: 0,
+            outputs: Vec::new(),
+            is_taken: false,
         }
     }
 
@@ -193,9 +200,29 @@ impl Published {
         Self { sequence, ..self }
     }
 
+    /// With what inline routes made of it: appended in order, behind it, in the same commit; all of it or nothing. One
+    /// without a payload has that of the message.
+    #[must_use]
+    pub fn with_outputs(self, outputs: Vec<Output>) -> Self {
+        Self { outputs, ..self }
+    }
+
+    /// An inline route took it, so that no queue needs to.
+    #[must_use]
+    pub fn taken(self) -> Self {
+        Self { is_taken: true, ..self }
+    }
+
     /// Bytes of memory, near enough.
     pub fn size(&self) -> usize {
-        self.stored.size()
+        self.stored.size() + self.outputs.iter().map(Output::size).sum::<usize>()
+    }
+}
+
+impl Output {
+    /// Bytes of memory, near enough.
+    pub fn size(&self) -> usize {
+        64 + self.header.len() + self.payload.as_ref().map_or(0, Bytes::len)
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) struct Salvager<'a> {
     position: Option<u64>,
     rebuilt: BTreeSet<QueueId>,
     definitions: Definitions,
+    /// Keys of records whose rows are whole.
+    records: BTreeSet<String>,
 }
 
 /// Where an operation stands.
@@ -41,7 +43,8 @@ impl<'a> Salvager<'a> {
         position: Option<u64>,
         (rebuilt, definitions): (BTreeSet<QueueId>, Definitions),
     ) -> Self {
-        Self { state, checkpoints, position, rebuilt, definitions }
+        let records = state.records.with_prefix("").map(|(key, _)| key.clone()).collect();
+        Self { state, checkpoints, position, rebuilt, definitions, records }
     }
 
     pub(super) fn replay(
@@ -97,8 +100,9 @@ impl<'a> Salvager<'a> {
     ) -> Result<(), String> {
         let operation = match operation {
             Operation::Append { header, payload, places, dedup } => {
+                let id_alone = places.is_empty();
                 let places = self.places(places, at, problems);
-                if places.is_empty() {
+                if places.is_empty() && !(id_alone && !at.old) {
                     return Ok(());
                 }
                 let payload = self.payload(payload, rescued);
@@ -156,19 +160,32 @@ impl<'a> Salvager<'a> {
                 None => true,
             },
             Operation::Opened { .. } => !at.old,
+            // What the state has of it is newer.
+            Operation::Record { key, .. } => !at.old || self.position.is_none() || !self.records.contains(key),
+            Operation::RemoveSubscription { id } | Operation::Pause { subscription: id, .. } => {
+                self.state.subscription(*id).is_some_and(|(queue, _)| !self.is_known(queue.definition.id, at))
+            }
+            Operation::RemoveQueue { id } => self.state.queues.contains_key(id),
+            Operation::Purge { queue, .. } => self.state.queues.contains_key(queue) && !self.is_known(*queue, at),
+            Operation::Seek { subscription, .. } => {
+                let known = self.state.subscription(*subscription);
+                known.is_some_and(|(queue, _)| !self.is_known(queue.definition.id, at))
+            }
             // All of it may have been handed out, as far as anybody knows.
             _ => false,
         }
     }
 
-    /// Whether a queue's row has what an old record says.
+    /// Whether a queue's row has what an old record says, or is gone for good.
     fn is_known(&self, queue: QueueId, at: At<'_>) -> bool {
-        at.old && self.position.is_some() && !self.rebuilt.contains(&queue) && self.state.queues.contains_key(&queue)
+        let has_its_row = || !self.rebuilt.contains(&queue) && self.state.queues.contains_key(&queue);
+        let is_removed = || self.definitions.is_removed_after(queue, at.record.sequence);
+        at.old && self.position.is_some() && (is_removed() || has_its_row())
     }
 
     fn define(&mut self, definition: QueueDefinition, at: At<'_>) -> Result<(), String> {
         let known = self.state.queues.contains_key(&definition.id);
-        if known && at.old && !self.rebuilt.contains(&definition.id) {
+        if self.is_known(definition.id, at) || known && at.old && !self.rebuilt.contains(&definition.id) {
             return Ok(());
         }
         if !known {

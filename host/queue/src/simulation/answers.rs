@@ -25,6 +25,7 @@ impl World {
             Event::Delivered(consumer, batch) => {
                 batch.into_iter().for_each(|delivery| self.delivered(consumer, &delivery));
             }
+            Event::Told(consumer, notice) => self.note(|| format!("consumer {consumer} is told {notice:?}")),
             Event::Stopped => drop(self.asks.remove(&0)),
             Event::Defined(ask, answer) => {
                 let asked = self.asks.remove(&ask);

@@ -3,6 +3,7 @@
 //! It is told of commits, in the order of the journal, and checks each of them against what was ever sent. It knows
 //! nothing of chunks, bitmaps, memory or the disk.
 
+mod change;
 mod compare;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -59,6 +60,7 @@ pub(super) struct Reader {
     pub(super) delivered_through: u64,
     pub(super) isolated: Option<u64>,
     pub(super) counts: Counts,
+    pub(super) paused: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +99,10 @@ pub(super) struct Model {
     pub(super) stored: BTreeMap<String, Vec<Storing>>,
     pub(super) dedup: BTreeMap<[u8; 16], (u64, Places)>,
     pub(super) runs: BTreeMap<String, Run>,
+    pub(super) records: BTreeMap<String, Bytes>,
+    /// Numbers of queues and subscriptions that were never used.
+    queue_next: u32,
+    subscription_next: u32,
     /// The last message stored of each unnamed publisher.
     order: BTreeMap<u64, u64>,
 }
@@ -264,11 +270,15 @@ impl Model {
                 run.refused.extend(refused);
                 run.refused.retain(|sequence| !stored.contains(sequence));
             }
+            other => self.change(other, context),
         }
     }
 
     fn define(&mut self, definition: &QueueDefinition) {
         let id = definition.id;
+        let is_new = !self.queues.contains_key(&id);
+        assert!(!is_new || id.0 >= self.queue_next, "the number of a queue that was removed is used again");
+        self.queue_next = self.queue_next.max(id.0 + 1);
         let same = self.named(&definition.name).is_none_or(|(known, _)| known == id);
         assert!(same, "two queues have the name {}", definition.name);
         let definition = Arc::new(definition.clone());
@@ -285,7 +295,8 @@ impl Model {
     }
 
     fn subscribe(&mut self, id: SubscriptionId, queue: QueueId, name: &str, mode: Mode, floor: u64) {
-        assert!(self.reader(id).is_none(), "a subscription's number was used again");
+        assert!(id.0 >= self.subscription_next, "a subscription's number was used again");
+        self.subscription_next = id.0 + 1;
         let queue = self.queue_mut(queue);
         assert!(queue.readers.values().all(|reader| reader.name != name), "subscription {name} was made twice");
         if queue.readers.is_empty() && !queue.is_log() {
@@ -302,6 +313,7 @@ impl Model {
             delivered_through: 0,
             isolated: None,
             counts,
+            paused: false,
         };
         queue.readers.insert(id, reader);
     }
@@ -325,6 +337,9 @@ impl Model {
         dedup: Option<DedupKey>,
         context: &mut Context<'_>,
     ) {
+        if places.is_empty() {
+            return self.remember(header, dedup);
+        }
         let message = Message::decode(header.clone(), payload.clone()).expect("a stored header is sound");
         let id = message.id.as_str();
         match message.headers.first("quipu-dead-queue") {
@@ -544,7 +559,7 @@ impl Model {
         }
         let (header, payload) = (message.encode_header(), kept.payload.clone());
         let letters = self.named(&to).map(|(id, _)| id).unwrap_or_else(|| {
-            let id = QueueId(self.queues.keys().last().map_or(0, |id| id.0 + 1));
+            let id = QueueId(self.queue_next);
             self.define(&QueueSettings::for_dead_letters(Subject::new(&to).expect("a subject")).define(id));
             id
         });

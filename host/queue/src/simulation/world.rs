@@ -14,7 +14,7 @@ use crate::disk::{Disk as _, FaultyDisk};
 use crate::engine::{Engine, Job, Now};
 use crate::journal::{Journal, JournalConfig};
 use crate::request::{DefineAnswer, Joined, OpenAnswer, PublishAnswer, RedriveAnswer, Request, SettleAnswer};
-use crate::store::{Delivery, StoreConfig, StoreFailed, SubscribeError};
+use crate::store::{Delivery, Notice, StoreConfig, StoreFailed, SubscribeError};
 
 /// Milliseconds and microseconds at which each simulation begins.
 const BEGIN: Now = Now { ms: 1_700_000_000_000, us: 1_000_000 };
@@ -30,6 +30,7 @@ pub(super) enum Event {
     Checkpointed(u64, Result<(), StoreFailed>),
     Stopped,
     Delivered(u64, Vec<Delivery>),
+    Told(u64, Notice),
 }
 
 pub(super) type Events = Arc<Mutex<VecDeque<Event>>>;

@@ -55,6 +55,8 @@ pub(crate) struct Subscription {
     /// In hand with nothing else beside it, because it was there at several crashes.
     pub(crate) isolated: Option<Offset>,
     pub(crate) counts: Counts,
+    /// It hands out nothing.
+    pub(crate) paused: bool,
 }
 
 /// What went wrong with a message so far.
@@ -120,6 +122,7 @@ impl Subscription {
             returned_below: nothing,
             isolated: None,
             counts: Counts::default(),
+            paused: false,
         }
     }
 
@@ -137,10 +140,11 @@ impl Subscription {
         self.settled.insert(offset)
     }
 
-    fn evict_below(&mut self, below: Offset) {
-        self.counts.evicted += self.settled.insert_below(below);
+    /// Its queue let go of all below: how many of those it had not settled.
+    pub(super) fn forget_below(&mut self, below: Offset) -> u64 {
         self.marks = self.marks.split_off(&below);
         self.isolated = self.isolated.filter(|offset| *offset >= below);
+        self.settled.insert_below(below)
     }
 
     pub(crate) fn attempt(&mut self, offset: Offset, attempts: u32) {
@@ -257,6 +261,27 @@ impl Queue {
         slots.filter_map(|(slot, offset)| slot.as_ref().map(|stored| (Offset(offset), stored)))
     }
 
+    /// The last live message before this one; none where there is none.
+    pub(crate) fn previous_live(&self, before: Offset) -> Option<Offset> {
+        let kept = self.is_log() || self.subscriptions.is_empty();
+        let mut before = before.min(self.next);
+        loop {
+            let not_removed = self.removed.previous_absent(before)?;
+            let wanted =
+                || self.subscriptions.values().filter_map(|s| s.settled.previous_absent(not_removed.next())).max();
+            let at = if kept { not_removed } else { wanted()? };
+            if !self.removed.contains(at) {
+                return Some(at);
+            }
+            before = at;
+        }
+    }
+
+    /// Bytes of messages in memory.
+    pub(crate) fn tail_bytes(&self) -> usize {
+        self.tail.iter().flatten().map(|stored| stored.size()).sum()
+    }
+
     /// Live messages within a chunk's offsets, and their bytes where memory has them.
     pub(crate) fn live_within(&self, first: Offset, last: Offset) -> (u64, u64) {
         let (mut count, mut bytes) = (0, 0);
@@ -335,7 +360,7 @@ impl Queue {
         let freed = self.let_go_below(below);
         self.removed.insert_below(below);
         self.times.forget_below(below);
-        self.subscriptions.values_mut().for_each(|s| s.evict_below(below));
+        self.subscriptions.values_mut().for_each(|s| s.counts.evicted += s.forget_below(below));
         freed
     }
 
@@ -357,7 +382,8 @@ impl Queue {
             self.begin_at(next);
             (self.live, self.live_bytes, self.removed) = (0, 0, OffsetSet::below(next));
             for known in self.subscriptions.values_mut() {
-                *known = Subscription::new(std::mem::take(&mut known.name), known.mode, OffsetSet::below(next));
+                let (name, paused) = (std::mem::take(&mut known.name), known.paused);
+                *known = Subscription { paused, ..Subscription::new(name, known.mode, OffsetSet::below(next)) };
             }
         } else if !clean {
             let next = self.next;
@@ -377,7 +403,7 @@ impl Queue {
         Some(slot.map_or(0, |stored| stored.size()))
     }
 
-    fn let_go_below(&mut self, below: Offset) -> usize {
+    pub(super) fn let_go_below(&mut self, below: Offset) -> usize {
         let mut freed = 0;
         let mut offset = self.next_live(Offset(0));
         while offset < below.min(self.next) {
@@ -388,7 +414,7 @@ impl Queue {
     }
 
     /// A live message that nobody needs any more; the bytes of memory that this frees.
-    fn let_go(&mut self, offset: Offset) -> usize {
+    pub(super) fn let_go(&mut self, offset: Offset) -> usize {
         let at = offset.0.checked_sub(self.tail_first.0).and_then(|at| usize::try_from(at).ok());
         let slot = at.and_then(|at| self.tail.get_mut(at)).and_then(Option::take);
         while matches!(self.tail.front(), Some(None)) {

@@ -117,7 +117,7 @@ pub(crate) fn restore(
     let bytes_max = journal.body_bytes_max() - COMMIT_OVERHEAD_BYTES;
     begin(&mut state, &checkpoints, bytes_max, now_ms, clean || is_new)?;
     let mut frozen = Frozen::new(&mut state, last, store_id);
-    frozen.upgrade = format < FORMAT;
+    frozen.upgrade = Some(format).filter(|format| *format < FORMAT);
     let begun = frozen.begun();
     let written = checkpoints.write(&frozen)?;
     begun.done(&mut state, &written);
@@ -186,7 +186,8 @@ fn give_up(
     }
     let volatile = Commit { time_ms: planned.commit.time_ms, operations: planned.volatile };
     apply(state, planned.commit, checkpoints)?;
-    apply(state, volatile, checkpoints)
+    let failed = |e: crate::state::ApplyError| RecoverError::Record { sequence: 0, why: e.to_string() };
+    Ok(state.apply_volatile(volatile, checkpoints).map_err(failed)?)
 }
 
 fn apply(state: &mut State, commit: Commit, bodies: &dyn Bodies) -> Result<(), RestoreError> {

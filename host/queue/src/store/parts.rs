@@ -25,6 +25,10 @@ pub struct StoreInfo {
     pub dedup_ids: u64,
     /// Bytes of memory that these take.
     pub dedup_bytes: u64,
+    /// Small facts of the router that are kept beside the queues.
+    pub records: u64,
+    /// Bytes that these take.
+    pub records_bytes: u64,
     /// Publishers that wait for room in a queue.
     pub blocked_publishers: u64,
 }
@@ -71,6 +75,8 @@ pub struct QueueInfo {
 pub struct SubscriptionInfo {
     pub name: String,
     pub mode: &'static str,
+    /// It hands out nothing until it is resumed.
+    pub paused: bool,
     pub floor: u64,
     pub consumers: usize,
     pub waiting: u64,

@@ -13,21 +13,21 @@ use tokio::sync::oneshot;
 use super::{Route, breaker, lock, servings};
 use crate::breaker::{Breaker, Broke};
 use crate::lane::Passed;
-use crate::settings::{ChainSettings, OnBroken, RouteError, Swapped};
+use crate::settings::{ChainSettings, RouteError, Swapped};
 
 /// Why a route runs or does not. What is further up counts more.
 #[derive(Debug, Default)]
-pub(super) struct Standing {
-    failed: bool,
-    stopping: bool,
-    pub(super) held: Option<String>,
-    broken: Option<String>,
-    paused: bool,
+pub(crate) struct Standing {
+    pub(crate) failed: bool,
+    pub(crate) stopping: bool,
+    pub(crate) held: Option<String>,
+    pub(crate) broken: Option<String>,
+    pub(crate) paused: bool,
 }
 
 impl Standing {
     /// For listings: the state, and why.
-    pub(super) fn said(&self) -> (&'static str, Option<String>) {
+    pub(crate) fn said(&self) -> (&'static str, Option<String>) {
         match self {
             Self { failed: true, .. } => ("failed", Some("a bug of the router's; its log says more".into())),
             Self { stopping: true, .. } => ("stopping", None),
@@ -105,18 +105,10 @@ impl Route {
 
     /// A plugin of its chain fails on everything.
     pub(crate) fn broke(self: &Arc<Self>, broke: &Broke, breaker: &Breaker) {
-        let Broke { position, plugin, text } = broke;
-        let then = match breaker.then() {
-            OnBroken::Hold => "the route stands still until another is deployed or it is resumed",
-            OnBroken::Bypass => "it is left out",
-            OnBroken::DeadLetter => "messages for it are dead-lettered at once",
-        };
-        let (at, after) = (position + 1, breaker.after());
-        let reason =
-            format!("plugin {at} ({plugin}) failed on {after} different messages in a row; {then}; last: {text}");
+        let reason = broke.reason(breaker);
         tracing::error!(route = self.name, reason, "a plugin is broken");
         lock(&self.standing).broken = Some(reason);
-        if breaker.then() == OnBroken::Hold {
+        if breaker.stands_still() {
             self.taking.store(false, Ordering::Release);
             let route = self.clone();
             self.runtime.spawn(async move {

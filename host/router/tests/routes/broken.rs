@@ -74,19 +74,19 @@ async fn one_message_that_fails_for_ever_or_a_verdict_in_between_breaks_nothing(
         true => Ok(Verdict::Drop("nine".into())),
         false => Err(fault("boom")),
     });
-    let on_error = attempts(2, "dead");
-    node.add(RouteSettings { plugins: vec![vec![act]], on_error, ..route("r", "in") }).await;
-    publish(&node, 40).await;
-    until(async || node.info("in").await.messages == 0).await;
-    let info = node.route("r");
-    assert_eq!((info.dropped, info.dead_lettered, info.state), (4, 36, "running"));
-    let lone = plugin("lone", |_| Err(fault("boom")));
-    let on_error = attempts(60, "dead");
-    node.add(RouteSettings { plugins: vec![vec![lone]], on_error, ..route("lone", "dead") }).await;
-    let mut dead = node.read("dead").await;
-    for _ in 0..36 {
-        dead.next().await;
+    let (on_error, broken_after) = (attempts(40, "dead"), 3);
+    node.add(RouteSettings { plugins: vec![vec![act]], on_error, broken_after, ..route("r", "in") }).await;
+    for id in ["1", "2", "9", "3", "4", "19", "5"] {
+        node.publish("in", id, &[]).await;
+        until(async || node.info("in").await.messages == 0).await;
     }
+    let info = node.route("r");
+    assert_eq!((info.dropped, info.dead_lettered, info.attempts, info.state), (2, 5, 202, "running"));
+    node.publish("in", "6", &[]).await;
+    until(async || node.info("in").await.messages == 0).await;
+    node.publish("in", "7", &[]).await;
+    until(async || node.route("r").state == "broken").await;
+    assert_eq!(node.info("in").await.messages, 1);
     node.stop().await;
 }
 

@@ -3,6 +3,7 @@
 
 mod broken;
 mod control;
+mod inline;
 mod lanes;
 
 use std::path::Path;

@@ -4,7 +4,7 @@ use super::{Ask, Item};
 use crate::commit::{Mode, Offset, Outcome, SubscriptionId};
 use crate::delivery::Token;
 use crate::plan::{Output, Settle, Settlement, Target};
-use crate::request::{Credit, Reply, Request, Subscribe};
+use crate::request::{Credit, Reply, Request, Sink, Subscribe};
 use crate::simulation::world::{Consumer, Event, Kind, Stage, World};
 use crate::store::Start;
 
@@ -49,7 +49,11 @@ impl World {
         let deadline = !name.starts_with("route:");
         let subscribe = Subscribe { queue, name, mode: Some(mode), start, deadline };
         let (events, sunk) = (self.events.clone(), self.events.clone());
-        let sink = Box::new(move |batch| Self::say(&sunk, Event::Delivered(consumer, batch)));
+        let told = self.events.clone();
+        let sink = Sink {
+            deliver: Box::new(move |batch| Self::say(&sunk, Event::Delivered(consumer, batch))),
+            notice: Box::new(move |notice| Self::say(&told, Event::Told(consumer, notice))),
+        };
         let reply = Reply::Call(Box::new(move |answer| Self::say(&events, Event::Joined(ask, answer))));
         self.take(Request::Subscribe { subscribe, sink, reply });
     }

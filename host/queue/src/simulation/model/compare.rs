@@ -26,6 +26,11 @@ impl Model {
                 return Some(format!("publisher {name}: {run:?}, and it is {known:?}"));
             }
         }
+        let theirs: std::collections::BTreeMap<_, _> =
+            state.records.with_prefix("").map(|(key, value)| (key.clone(), value.clone())).collect();
+        if self.records != theirs {
+            return Some(format!("records {:?}, and they are {theirs:?}", self.records));
+        }
         for (key, (_, places)) in &self.dedup {
             let found = state.dedup.find(DedupKey(*key));
             if found.as_ref() != Some(places) {
@@ -103,9 +108,9 @@ impl Reader {
                 return Some(format!("{offset}: attempts and crashes {mine:?}, and they are {theirs:?}"));
             }
         }
-        let mine = (self.name.as_str(), self.mode, self.delivered_through, self.isolated);
+        let mine = (self.name.as_str(), self.mode, self.delivered_through, self.isolated, self.paused);
         let isolated = known.isolated.map(|offset| offset.0);
-        let theirs = (known.name.as_str(), known.mode, known.delivered_through.0, isolated);
+        let theirs = (known.name.as_str(), known.mode, known.delivered_through.0, isolated, known.paused);
         (mine != theirs).then(|| format!("{mine:?}, and it is {theirs:?}"))
     }
 }
