@@ -11,6 +11,7 @@ mod limits;
 mod live;
 mod memory;
 mod operations;
+mod plugins;
 mod publishers;
 mod shutdown;
 mod subscriptions;

@@ -7,6 +7,7 @@ mod demo;
 mod ledger;
 mod list;
 mod output;
+mod plugin;
 mod publish;
 mod redrive;
 mod serve;
@@ -62,7 +63,9 @@ enum Command {
     Route(list::RouteCommand),
     /// Plugins of a running router.
     #[command(subcommand)]
-    Plugin(list::PluginCommand),
+    Plugin(plugin::PluginCommand),
+    #[command(hide = true)]
+    CompilePlugin(plugin::compile::Args),
     /// Makes a running router what its configuration file says now, or says why not and changes nothing.
     Reload(define::ReloadArgs),
     /// Shows what `reload` would change.
@@ -95,7 +98,7 @@ pub(crate) fn run() -> ExitCode {
 async fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args).await,
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(&args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Pub(args) => publish::run(args).await,
         Command::Sub(args) => subscribe::run(args).await,
@@ -106,7 +109,8 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Reload(args) => define::reload(args).await,
         Command::Diff(args) => define::diff(args).await,
         Command::Route(command) => list::routes(command).await,
-        Command::Plugin(command) => list::plugins(command).await,
+        Command::Plugin(command) => plugin::run(command).await,
+        Command::CompilePlugin(args) => plugin::compile::run(&args),
         Command::Store(command) => store::run(command).await,
     }
 }

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use quipu_protocol::{Subject, SubjectPattern};
 use quipu_queue::{Durability, QueueLimits, Retention};
+use quipu_runtime::Isolation;
 use serde::Deserialize;
 
 pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind};
@@ -111,6 +112,20 @@ pub(crate) struct PluginsConfig {
     pub(crate) dir: Option<PathBuf>,
     /// `workers`: threads that run plugins. Default one for each core, 2 to 16; 2 to 256.
     pub(crate) workers: usize,
+    /// `watch`: a directory whose changed `NAME.wasm` are pushed, and deployed to every route that uses NAME. For
+    /// development. Default none.
+    pub(crate) watch: Option<PathBuf>,
+    /// `store_max`: bytes of plugin files that the store keeps. Default 1 GiB; 64 MiB to 1 TiB.
+    pub(crate) store_bytes_max: u64,
+    /// `instances`: most plugin instances at a time. Default twice what the routes need and 32 to spare, so that a chain
+    /// can be made while the one before it serves; 64 at least. 1 to 10,000.
+    pub(crate) instances: Option<u32>,
+    /// `memories`: most linear memories of all instances together. Default three for each instance; 1 to 20,000.
+    pub(crate) memories: Option<u32>,
+    /// `compile_time`: how long compiling one plugin may take, on the clock and of processor time. Default 60 s; 1 s to 1 h.
+    pub(crate) compile_time: Duration,
+    /// `compile_memory`: address space that compiling one plugin may take. Default 4 GiB; 256 MiB to 1 TiB.
+    pub(crate) compile_memory_bytes: u64,
 }
 
 /// One plugin's file and what it may take.
@@ -124,6 +139,12 @@ pub(crate) struct PluginConfig {
     pub(crate) memory_bytes: usize,
     /// `output`: bytes that one message may become. Default 4 MiB; at most 64 MiB.
     pub(crate) output_bytes: usize,
+    /// `isolation`: how long an instance lives, `worker` or `message`. Default `worker`: from message to message.
+    pub(crate) isolation: Isolation,
+    /// `recycle_memory`: an instance whose memory is larger is made anew between two messages. Default never.
+    pub(crate) recycle_memory_bytes: Option<usize>,
+    /// `recycle_messages`: an instance is made anew after about so many messages. Default never; 1 to 1,000,000,000.
+    pub(crate) recycle_messages: Option<u64>,
 }
 
 /// One queue.
@@ -207,8 +228,10 @@ pub(crate) enum Start {
 /// One plugin in a route's chain.
 #[derive(Clone, PartialEq)]
 pub(crate) struct PluginUse {
-    /// `name`.
+    /// `name`, up to an `@`.
     pub(crate) name: String,
+    /// What follows the `@`: a tag or the beginning of a digest, which this use is pinned to.
+    pub(crate) version: Option<String>,
     /// `config`: as JSON, with files and environment variables put in. Default `{}`. It may hold secrets: `Debug` leaves
     /// it out.
     pub(crate) config: serde_json::Value,
@@ -274,7 +297,15 @@ impl Config {
 
 impl Default for PluginConfig {
     fn default() -> Self {
-        Self { file: None, deadline: Duration::from_millis(50), memory_bytes: 64 << 20, output_bytes: 4 << 20 }
+        Self {
+            file: None,
+            deadline: Duration::from_millis(50),
+            memory_bytes: 64 << 20,
+            output_bytes: 4 << 20,
+            isolation: Isolation::Worker,
+            recycle_memory_bytes: None,
+            recycle_messages: None,
+        }
     }
 }
 

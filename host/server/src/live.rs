@@ -6,12 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quipu_queue::{DefineQueueError, RecordError, StoreFailed};
 use quipu_router::{ChainSettings, RouteError, RouteSettings};
-use tokio::sync::{Mutex, MutexGuard};
 
 use crate::app::settings_of;
 use crate::config::{
@@ -28,7 +27,9 @@ pub(crate) const DEFINITIONS_MAX: usize = 1_024;
 pub(crate) struct Live {
     /// None where there is no file, as in the demo: nothing is read again then.
     file: Option<PathBuf>,
-    running: Mutex<Running>,
+    running: Mutex<Arc<Running>>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
 }
 
 struct Running {
@@ -92,17 +93,17 @@ impl Live {
             running = tokio::task::spawn_blocking(move || running.fit(&file)).await??;
         }
         running.left_out.iter().for_each(|why| tracing::error!("not in effect: {why}"));
-        Ok(Self { file, running: Mutex::new(running) })
+        Ok(Self { file, running: Mutex::new(Arc::new(running)), changing: tokio::sync::Mutex::default() })
     }
 
     /// The configuration as it is now.
-    pub(crate) async fn config(&self) -> Arc<Config> {
-        self.running.lock().await.config.clone()
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.running().config.clone()
     }
 
     /// What keeps definitions out of effect.
-    pub(crate) async fn left_out(&self) -> Vec<String> {
-        self.running.lock().await.left_out.clone()
+    pub(crate) fn left_out(&self) -> Vec<String> {
+        self.running().left_out.clone()
     }
 
     /// What reading the file again would change; changes nothing.
@@ -111,7 +112,7 @@ impl Live {
     ///
     /// [`LiveError`].
     pub(crate) async fn diff(&self) -> Result<Vec<Difference>, LiveError> {
-        let running = self.running.lock().await;
+        let running = self.running();
         let composed = self.compose(running.definitions.clone()).await?;
         Ok(diff(&running.config, &composed.config))
     }
@@ -122,9 +123,9 @@ impl Live {
     ///
     /// [`LiveError`]; nothing is changed then.
     pub(crate) async fn reload(&self, services: &Arc<Services>) -> Result<Applied, LiveError> {
-        let running = self.running.lock().await;
-        let definitions = running.definitions.clone();
-        self.become_with(running, definitions, services).await
+        let _one = self.changing.lock().await;
+        let definitions = self.running().definitions.clone();
+        self.become_with(definitions, services).await
     }
 
     /// Makes or changes a queue or route that is not the file's. `is_new`: whether it must not be there yet, or must be.
@@ -139,7 +140,8 @@ impl Live {
         is_new: bool,
         services: &Arc<Services>,
     ) -> Result<Applied, LiveError> {
-        let running = self.running.lock().await;
+        let _one = self.changing.lock().await;
+        let running = self.running();
         let known = running.find(kind, name)?;
         match (known, is_new) {
             (Some(_), true) => return Err(LiveError::Exists { kind, name: name.into() }),
@@ -153,7 +155,7 @@ impl Live {
             None if definitions.len() >= DEFINITIONS_MAX => return Err(LiveError::TooMany),
             None => definitions.push(definition),
         }
-        self.become_with(running, definitions, services).await
+        self.become_with(definitions, services).await
     }
 
     /// Forgets a queue or route that is not the file's. Its messages and its subscription are another matter.
@@ -162,11 +164,16 @@ impl Live {
     ///
     /// [`LiveError`]; nothing is changed then.
     pub(crate) async fn forget(&self, kind: Kind, name: &str, services: &Arc<Services>) -> Result<Applied, LiveError> {
-        let running = self.running.lock().await;
+        let _one = self.changing.lock().await;
+        let running = self.running();
         let at = running.find(kind, name)?.ok_or_else(|| LiveError::Unknown { kind, name: name.into() })?;
         let mut definitions = running.definitions.clone();
         definitions.remove(at);
-        self.become_with(running, definitions, services).await
+        self.become_with(definitions, services).await
+    }
+
+    fn running(&self) -> Arc<Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn compose(&self, definitions: Vec<Definition>) -> Result<Composed, LiveError> {
@@ -174,23 +181,23 @@ impl Live {
         Ok(tokio::task::spawn_blocking(move || Config::load_with(&file, &definitions)).await??)
     }
 
-    /// Becomes what the file says with these definitions. Goes on to its end also where the caller is cancelled.
+    /// Becomes what the file says with these definitions.
     async fn become_with(
         &self,
-        mut running: MutexGuard<'_, Running>,
         definitions: Vec<Definition>,
         services: &Arc<Services>,
     ) -> Result<Applied, LiveError> {
         let Composed { config, taken_over } = self.compose(definitions.clone()).await?;
         let is_own = |d: &Definition| !taken_over.iter().any(|(kind, name)| (d.kind, &d.name) == (*kind, name));
         let definitions: Vec<Definition> = definitions.into_iter().filter(is_own).collect();
-        let config = Arc::new(config);
+        let (running, config) = (self.running(), Arc::new(config));
         let differences = diff(&running.config, &config);
         let step = Step { before: running.config.clone(), after: config.clone(), services: services.clone() };
         let records = changed_records(&running.definitions, &definitions);
         let mut notes = step.make(&differences, records).await?;
         notes.extend(taken_over.iter().map(|(kind, name)| format!("{kind} {name} is the file's now")));
-        *running = Running { config, definitions, left_out: Vec::new() };
+        let now = Running { config, definitions, left_out: Vec::new() };
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
         Ok(Applied { differences, notes })
     }
 }

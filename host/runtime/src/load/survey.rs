@@ -11,6 +11,8 @@ use wasmparser::{
 };
 
 use super::{LoadError, reason};
+use crate::host::{TABLE_ELEMENTS_MAX, TABLES_MAX};
+use crate::runtime::MEMORIES_MAX;
 use crate::text::{Line, start};
 
 /// Components inside of each other; those of toolchains have two.
@@ -84,6 +86,8 @@ struct Surveyor {
     modules: u64,
     functions: u64,
     locals: u64,
+    memories: u64,
+    tables: u64,
     /// Of the module that is read: its first functions are imported and have no code.
     imported: u32,
 }
@@ -104,6 +108,11 @@ impl Surveyor {
             Payload::Version { encoding, .. } => self.begin(encoding == wasmparser::Encoding::Module)?,
             Payload::End(_) => self.end()?,
             Payload::ImportSection(section) => self.imports(section)?,
+            Payload::MemorySection(section) => {
+                self.memories = self.memories.saturating_add(section.count().into());
+                within("linear memories", self.memories, MEMORIES_MAX.into())?;
+            }
+            Payload::TableSection(section) => self.tables(section)?,
             Payload::CodeSectionStart { count, .. } => {
                 self.functions = self.functions.saturating_add(count.into());
                 within("functions", self.functions, FUNCTIONS_MAX)?;
@@ -210,6 +219,15 @@ impl Surveyor {
             if matches!(import?.ty, wasmparser::TypeRef::Func(_) | wasmparser::TypeRef::FuncExact(_)) {
                 self.imported += 1;
             }
+        }
+        Ok(())
+    }
+
+    fn tables(&mut self, section: wasmparser::TableSectionReader<'_>) -> Result<(), Stop> {
+        self.tables = self.tables.saturating_add(section.count().into());
+        within("tables", self.tables, TABLES_MAX.into())?;
+        for table in section {
+            within("elements in one table", table?.ty.initial, TABLE_ELEMENTS_MAX as u64)?;
         }
         Ok(())
     }

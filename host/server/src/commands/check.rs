@@ -9,6 +9,7 @@ use super::output::say;
 use super::table;
 use crate::config::Config;
 use crate::memory::{self, Line};
+use crate::plugins::Offline;
 
 /// Checks a configuration: keys and values, that plugins load and take their configuration, expressions, cycles.
 #[derive(Debug, clap::Args)]
@@ -24,10 +25,17 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    let plugins = crate::app::check(&config)?.listing(&config);
-    let (notes, lines) = (config.notes(), memory::lines(&config, &plugins));
+    let offline = Offline::check(&config).await?;
+    let plugins = offline.listing(&config);
+    let (mut notes, lines) = (config.notes(), memory::lines(&config, &plugins));
+    notes.extend(
+        offline
+            .elsewhere
+            .iter()
+            .map(|name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it")),
+    );
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),

@@ -1,4 +1,4 @@
-//! `quipu queue`, `quipu route` and `quipu plugin`: what a running router has.
+//! `quipu queue` and `quipu route`: what a running router has.
 
 use std::io;
 use std::process::ExitCode;
@@ -66,12 +66,6 @@ pub(crate) enum RouteCommand {
     Seek(define::SeekArgs),
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum PluginCommand {
-    /// Lists the plugins.
-    List(ListArgs),
-}
-
 pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
     match command {
         QueueCommand::List(args) => args.ask("queue.list", json!({}), print_queues).await,
@@ -94,11 +88,6 @@ pub(crate) async fn routes(command: RouteCommand) -> Result<ExitCode> {
         RouteCommand::Resume(args) => define::named("route.resume", args).await,
         RouteCommand::Seek(args) => define::seek_route(args).await,
     }
-}
-
-pub(crate) async fn plugins(command: PluginCommand) -> Result<ExitCode> {
-    let PluginCommand::List(args) = command;
-    args.ask("plugin.list", json!({}), print_plugins).await
 }
 
 impl ListArgs {
@@ -212,22 +201,6 @@ fn print_routes(answer: &Value) -> io::Result<()> {
         "PLUGINS",
     ];
     table::print(&heading, &rows(&answer["routes"], row), &[3, 4, 5, 6, 7, 8, 9, 10])
-}
-
-fn print_plugins(answer: &Value) -> io::Result<()> {
-    let row = |plugin: &Value| {
-        vec![
-            text(&plugin["name"]),
-            format!("{:.8}", text(&plugin["digest"])),
-            number(&plugin["size_bytes"]),
-            format!("{} ms", number(&plugin["deadline_ms"])),
-            format!("{} MiB", plugin["memory_bytes"].as_u64().unwrap_or(0) >> 20),
-            texts(&plugin["routes"]),
-            text(&plugin["source"]),
-        ]
-    };
-    let heading = ["PLUGIN", "DIGEST", "BYTES", "DEADLINE", "MEMORY", "ROUTES", "SOURCE"];
-    table::print(&heading, &rows(&answer["plugins"], row), &[2, 3, 4])
 }
 
 fn rows(values: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {

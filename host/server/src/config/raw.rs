@@ -8,6 +8,7 @@ use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use quipu_queue::{Durability, OnFull};
+use quipu_runtime::Isolation;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -84,6 +85,12 @@ pub(super) struct Store {
 pub(super) struct Plugins {
     pub(super) dir: Option<PathBuf>,
     pub(super) workers: Given<usize>,
+    pub(super) watch: Option<PathBuf>,
+    pub(super) store_max: Given<ByteSize>,
+    pub(super) instances: Given<u32>,
+    pub(super) memories: Given<u32>,
+    pub(super) compile_time: Given<HumanDuration>,
+    pub(super) compile_memory: Given<ByteSize>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -93,6 +100,9 @@ pub(super) struct Plugin {
     pub(super) deadline: Given<HumanDuration>,
     pub(super) memory: Given<ByteSize>,
     pub(super) output: Given<ByteSize>,
+    pub(super) isolation: Isolation,
+    pub(super) recycle_memory: Given<ByteSize>,
+    pub(super) recycle_messages: Given<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -15,6 +15,8 @@ use super::{
     OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Template, values,
 };
 
+use crate::plugins::check_tag;
+
 const ATTEMPTS_MAX: u32 = 100;
 const ATTEMPTS: u32 = 5;
 
@@ -148,7 +150,7 @@ fn check_chain(checker: &mut Checker<'_>, raw: Vec<Spanned<Table<raw::Use>>>, ke
     for (n, plugin) in raw.into_iter().enumerate() {
         let key = format!("{key}[{n}]");
         let Table(raw) = plugin.into_inner();
-        checker.name(raw.name.as_ref(), &raw.name.span(), &join(&key, "name"));
+        let (name, version) = check_reference(checker, &raw.name, &join(&key, "name"));
         let mut config = serde_json::Value::Object(serde_json::Map::new());
         if let Some(given) = raw.config {
             let (span, base) = (given.span(), checker.base);
@@ -156,9 +158,24 @@ fn check_chain(checker: &mut Checker<'_>, raw: Vec<Spanned<Table<raw::Use>>>, ke
             let mut report = |key: String, message: String| checker.report(&span, &key, message);
             config = values::to_json(toml, &join(&key, "config"), base, &mut report);
         }
-        chain.push(PluginUse { name: raw.name.into_inner(), config });
+        chain.push(PluginUse { name, version, config });
     }
     chain
+}
+
+/// `NAME`, or `NAME@VERSION`.
+fn check_reference(checker: &mut Checker<'_>, given: &Spanned<String>, key: &str) -> (String, Option<String>) {
+    let (name, version) = match given.as_ref().split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (given.as_ref().as_str(), None),
+    };
+    checker.name(name, &given.span(), key);
+    if let Some(version) = version
+        && let Err(e) = check_tag(version)
+    {
+        checker.report(&given.span(), key, e.to_string());
+    }
+    (name.to_owned(), version.map(str::to_owned))
 }
 
 fn check_on_error(checker: &mut Checker<'_>, raw: raw::OnError, key: &str, from: Option<&Subject>) -> OnError {

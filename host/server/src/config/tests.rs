@@ -189,6 +189,7 @@ fn takes_limits_in_units() {
         deadline: Duration::from_secs(60),
         memory_bytes: 4 << 30,
         output_bytes: 512 << 10,
+        ..PluginConfig::default()
     };
     assert_eq!(config.plugin["mine"], mine);
 }

@@ -3,6 +3,7 @@
 mod define;
 mod ledger;
 mod longer;
+mod plugin;
 mod redrive;
 mod status;
 
@@ -28,8 +29,10 @@ pub(crate) const CALLS_MAX: usize = 16;
 const METHODS: &str = "queue.list, queue.show, queue.create, queue.change, queue.delete, queue.purge, queue.redrive, \
                        subscription.create, subscription.pause, subscription.resume, subscription.seek, \
                        subscription.delete, ledger, route.list, route.create, route.change, route.delete, route.pause, \
-                       route.resume, route.seek, plugin.list, status, config.reload, config.diff, store.backup, \
+                       route.resume, route.seek, status, config.reload, config.diff, store.backup, \
                        store.compact";
+/// Who is said to have done what a call does.
+const WHO: &str = "admin";
 
 pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
     let _turn = services.calls.acquire().await;
@@ -71,10 +74,7 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             Ok(json!({ "routes": services.router.routes() }))
         }
-        "plugin.list" => {
-            let Nothing {} = arguments(method, payload)?;
-            Ok(json!({ "plugins": services.plugins }))
-        }
+        plugin if plugin.starts_with("plugin.") => plugin::answer(plugin, payload, services, WHO).await,
         "status" => {
             let Nothing {} = arguments(method, payload)?;
             status::status(services).await
@@ -114,7 +114,10 @@ async fn changing(method: &str, payload: &Bytes, services: &Arc<Services>) -> Re
         "route.pause" => define::pause_route(arguments(method, payload)?, true, services).await,
         "route.resume" => define::pause_route(arguments(method, payload)?, false, services).await,
         "route.seek" => define::seek_route(arguments(method, payload)?, services).await,
-        unknown => Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {METHODS}"))),
+        unknown => {
+            let all = format!("{METHODS}, {}", plugin::METHODS);
+            Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {all}")))
+        }
     }
 }
 

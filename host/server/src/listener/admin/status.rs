@@ -13,7 +13,8 @@ const RUNNING: &str = "running";
 
 pub(super) async fn status(services: &Services) -> Result<Value, proto::Error> {
     let store = info(services).await?;
-    let reasons = reasons(&store, &services.router.routes());
+    let mut reasons = reasons(&store, &services.router.routes());
+    reasons.extend(services.live.left_out().into_iter().map(|why| format!("not in effect: {why}")));
     Ok(json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
@@ -38,7 +39,8 @@ fn reasons(store: &StoreInfo, routes: &[RouteInfo]) -> Vec<String> {
         reasons.push("publishes are refused: the disk is nearly full".into());
     }
     for route in routes.iter().filter(|route| route.state != RUNNING) {
-        reasons.push(format!("route {:?} stands still: {}", route.name, route.state));
+        let why = route.state_reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        reasons.push(format!("route {:?} stands still: {}{why}", route.name, route.state));
     }
     reasons
 }
