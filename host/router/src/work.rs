@@ -389,7 +389,7 @@ impl Work {
 
 impl Serving {
     pub(crate) fn attempt(&mut self, message: Message, attempt: u32) -> (Seen, Decision) {
-        let seen = Seen { attempt, now_ms: now_ms(), seed: seed(&message, &self.chain.route) };
+        let seen = Seen { attempt, now_ms: quipu_queue::now_ms(), seed: seed(&message, &self.chain.route) };
         (seen, self.chain.attempt(message, seen, &self.breaker, &mut self.plugins))
     }
 

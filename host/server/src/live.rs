@@ -86,7 +86,11 @@ impl Live {
     /// # Errors
     ///
     /// [`LiveError`] where the store does not answer or the file is not fine by itself.
-    pub(crate) async fn start(config: Config, file: Option<PathBuf>, store: &quipu_queue::Store) -> Result<Self, LiveError> {
+    pub(crate) async fn start(
+        config: Config,
+        file: Option<PathBuf>,
+        store: &quipu_queue::Store,
+    ) -> Result<Self, LiveError> {
         let definitions = stored(store.records(RECORDS).await?);
         let mut running = Running { config: Arc::new(config), definitions, left_out: Vec::new() };
         if let Some(file) = file.clone().filter(|_| !running.definitions.is_empty()) {
@@ -182,11 +186,7 @@ impl Live {
     }
 
     /// Becomes what the file says with these definitions.
-    async fn become_with(
-        &self,
-        definitions: Vec<Definition>,
-        services: &Arc<Services>,
-    ) -> Result<Applied, LiveError> {
+    async fn become_with(&self, definitions: Vec<Definition>, services: &Arc<Services>) -> Result<Applied, LiveError> {
         let Composed { config, taken_over } = self.compose(definitions.clone()).await?;
         let is_own = |d: &Definition| !taken_over.iter().any(|(kind, name)| (d.kind, &d.name) == (*kind, name));
         let definitions: Vec<Definition> = definitions.into_iter().filter(is_own).collect();
@@ -256,7 +256,11 @@ enum Becomes {
 
 impl Step {
     /// Does it, and says what to know.
-    async fn make(self, differences: &[Difference], records: Vec<(String, Option<Bytes>)>) -> Result<Vec<String>, LiveError> {
+    async fn make(
+        self,
+        differences: &[Difference],
+        records: Vec<(String, Option<Bytes>)>,
+    ) -> Result<Vec<String>, LiveError> {
         // In a task of its own: a caller that goes away leaves nothing half done.
         let differences = differences.to_vec();
         tokio::spawn(async move { self.make_all(&differences, records).await }).await?
@@ -312,9 +316,8 @@ impl Step {
 
     /// New and changed queues. All of them, or none.
     async fn define_queues(&self, differences: &[Difference]) -> Result<(), LiveError> {
-        let is_named = |name: &str| {
-            differences.iter().any(|d| d.kind == "queue" && d.name == name && d.change != Change::Remove)
-        };
+        let is_named =
+            |name: &str| differences.iter().any(|d| d.kind == "queue" && d.name == name && d.change != Change::Remove);
         for queue in self.after.queues.iter().filter(|queue| is_named(queue.name.as_str())) {
             if let Err(source) = self.services.store.define_queue(settings_of(queue)).await? {
                 self.undo_queues().await;

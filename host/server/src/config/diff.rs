@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use quipu_queue::Retention;
@@ -10,7 +11,7 @@ use serde_json::Value;
 
 use super::problem::join;
 use super::units::ByteSize;
-use super::{Config, OnError, PluginConfig, QueueConfig, RouteConfig};
+use super::{Config, OnError, PluginConfig, PluginsConfig, QueueConfig, RouteConfig};
 
 /// What happens to one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -163,6 +164,10 @@ fn tables(before: &Config, after: &Config) -> Vec<Difference> {
 fn table_keys(config: &Config) -> Vec<(&'static str, bool, Keys)> {
     // All tables are named here, so that a new one is not forgotten.
     let Config { listen, tls, limits, store, plugins, plugin: _, queues: _, routes: _ } = config;
+    let PluginsConfig { dir, workers, watch, store_bytes_max, instances, memories, compile_time, compile_memory_bytes } =
+        plugins;
+    let path = |path: &Option<PathBuf>| path.as_ref().map_or("none".into(), |path| path.display().to_string());
+    let number = |number: Option<u32>| number.map_or("none".into(), |number| number.to_string());
     let tls = tls.as_ref().map(|tls| {
         keys([("certificate", tls.certificate.display().to_string()), ("key", tls.key.display().to_string())])
     });
@@ -185,8 +190,14 @@ fn table_keys(config: &Config) -> Vec<(&'static str, bool, Keys)> {
             "plugins",
             true,
             keys([
-                ("dir", plugins.dir.as_ref().map_or("none".into(), |dir| dir.display().to_string())),
-                ("workers", plugins.workers.to_string()),
+                ("dir", path(dir)),
+                ("workers", workers.to_string()),
+                ("watch", path(watch)),
+                ("store_max", ByteSize(*store_bytes_max).to_string()),
+                ("instances", number(*instances)),
+                ("memories", number(*memories)),
+                ("compile_time", time(*compile_time)),
+                ("compile_memory", ByteSize(*compile_memory_bytes).to_string()),
             ]),
         ),
     ]
@@ -228,12 +239,16 @@ fn queue_keys(queue: &QueueConfig) -> Keys {
 }
 
 fn plugin_keys(plugin: &PluginConfig) -> Keys {
-    let PluginConfig { file, deadline, memory_bytes, output_bytes } = plugin;
+    let PluginConfig { file, deadline, memory_bytes, output_bytes, isolation, recycle_memory_bytes, recycle_messages } =
+        plugin;
     keys([
         ("file", file.as_ref().map_or("none".into(), |file| file.display().to_string())),
         ("deadline", time(*deadline)),
         ("memory", size(*memory_bytes)),
         ("output", size(*output_bytes)),
+        ("isolation", format!("{isolation:?}").to_lowercase()),
+        ("recycle_memory", recycle_memory_bytes.map_or("none".into(), size)),
+        ("recycle_messages", recycle_messages.map_or("none".into(), |most| most.to_string())),
     ])
 }
 

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Frame;
 use quipu_protocol::proto;
-use quipu_queue::{StoreFailed, StoreInfo};
+use quipu_queue::{ROUTE_PREFIX, StoreFailed, StoreInfo};
+use quipu_router::RouteInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -26,6 +27,10 @@ pub(crate) use longer::Longer;
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 /// Calls that are answered at a time; the rest waits.
 pub(crate) const CALLS_MAX: usize = 16;
+/// What a route is that takes messages.
+const RUNNING: &str = "running";
+/// What a route is that was told to take none.
+const PAUSED: &str = "paused";
 const METHODS: &str = "queue.list, queue.show, queue.create, queue.change, queue.delete, queue.purge, queue.redrive, \
                        subscription.create, subscription.pause, subscription.resume, subscription.seek, \
                        subscription.delete, ledger, route.list, route.create, route.change, route.delete, route.pause, \
@@ -72,7 +77,7 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
         "ledger" => ledger::ledger(services, arguments(method, payload)?).await,
         "route.list" => {
             let Nothing {} = arguments(method, payload)?;
-            Ok(json!({ "routes": services.router.routes() }))
+            Ok(json!({ "routes": routes(services, &info(services).await?) }))
         }
         plugin if plugin.starts_with("plugin.") => plugin::answer(plugin, payload, services, WHO).await,
         "status" => {
@@ -123,6 +128,20 @@ async fn changing(method: &str, payload: &Bytes, services: &Arc<Services>) -> Re
 
 async fn info(services: &Services) -> Result<StoreInfo, proto::Error> {
     services.store.info().await.map_err(unavailable)
+}
+
+/// The routes, with those that the store has paused shown as such.
+fn routes(services: &Services, store: &StoreInfo) -> Vec<RouteInfo> {
+    let mut routes = services.router.routes();
+    for route in &mut routes {
+        let queue = store.queues.iter().find(|queue| queue.name == route.from);
+        let subscription = format!("{ROUTE_PREFIX}{}", route.name);
+        let found = queue.and_then(|queue| queue.subscriptions.iter().find(|known| known.name == subscription));
+        if route.state == RUNNING && found.is_some_and(|subscription| subscription.paused) {
+            route.state = PAUSED;
+        }
+    }
+    routes
 }
 
 fn unavailable(e: StoreFailed) -> proto::Error {

@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use quipu_protocol::code::Code;
 use quipu_protocol::proto;
-use quipu_queue::{ChangeError, Mode, Offset, ROUTE_PREFIX, Start, StoreFailed};
+use quipu_queue::{LookupError, Mode, Offset, ROUTE_PREFIX, Start, StoreFailed, SubscribeError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -141,13 +141,14 @@ pub(super) async fn delete_route(arguments: DeleteRoute, services: &Arc<Services
     Ok(said(&applied, &format!("route {name} is gone")))
 }
 
-pub(super) async fn pause_route(Named { name }: Named, paused: bool, services: &Services) -> Result<Value, proto::Error> {
+pub(super) async fn pause_route(
+    Named { name }: Named,
+    paused: bool,
+    services: &Services,
+) -> Result<Value, proto::Error> {
     let from = queue_of(&name, services)?;
     let subscription = format!("{ROUTE_PREFIX}{name}");
     services.store.set_paused(&from, &subscription, paused).await.map_err(unavailable)?.map_err(not_changed)?;
-    let done = services.router.set_paused(&name, paused);
-    // Gone meanwhile.
-    done.map_err(|e| Code::InvalidCall.error(e.to_string()))?;
     if !paused {
         services.router.release(&name).await.map_err(|e| Code::InvalidCall.error(e.to_string()))?;
     }
@@ -162,15 +163,25 @@ pub(super) async fn seek_route(SeekRoute { name, to }: SeekRoute, services: &Ser
 pub(super) async fn create_subscription(arguments: Create, services: &Services) -> Result<Value, proto::Error> {
     let Create { queue, subscription, mode, start } = arguments;
     if subscription.is_empty() || subscription.starts_with(ROUTE_PREFIX) {
-        let text = format!("subscription {subscription:?}: names are not empty, and those of routes are the router's own");
+        let text =
+            format!("subscription {subscription:?}: names are not empty, and those of routes are the router's own");
         return Err(Code::InvalidCall.error(text));
     }
-    let defined = services.store.define_subscription(&queue, &subscription, mode, start_of(&start)?).await;
-    defined.map_err(unavailable)?.map_err(not_changed)?;
-    Ok(json!({ "did": format!("subscription {subscription} of {queue} is there") }))
+    let made = services.store.define_subscription(&queue, &subscription, Some(mode), start_of(&start)?).await;
+    let made = made.map_err(|e| match e {
+        SubscribeError::UnknownQueue(_) => no_queue(&queue),
+        SubscribeError::Mode { .. } => Code::ModeMismatch.error(e.to_string()),
+        SubscribeError::Failed(e) => unavailable(e),
+    })?;
+    let did = if made { "is there" } else { "was there, and stays as it is" };
+    Ok(json!({ "did": format!("subscription {subscription} of {queue} {did}") }))
 }
 
-pub(super) async fn pause(One { queue, subscription }: One, paused: bool, services: &Services) -> Result<Value, proto::Error> {
+pub(super) async fn pause(
+    One { queue, subscription }: One,
+    paused: bool,
+    services: &Services,
+) -> Result<Value, proto::Error> {
     services.store.set_paused(&queue, &subscription, paused).await.map_err(unavailable)?.map_err(not_changed)?;
     Ok(json!({ "did": format!("subscription {subscription} {}", if paused { "is paused" } else { "goes on" }) }))
 }
@@ -215,8 +226,9 @@ fn start_of(text: &str) -> Result<Start, proto::Error> {
     let time = humantime::parse_rfc3339_weak(text).ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let ms = time.and_then(|since| u64::try_from(since.as_millis()).ok());
     ms.map(Start::Time).ok_or_else(|| {
-        Code::InvalidCall
-            .error(format!("expected `first`, `new`, an offset, or a time such as 2026-11-21T10:00:00Z, found {text:?}"))
+        Code::InvalidCall.error(format!(
+            "expected `first`, `new`, an offset, or a time such as 2026-11-21T10:00:00Z, found {text:?}"
+        ))
     })
 }
 
@@ -225,11 +237,10 @@ fn said(applied: &Applied, did: &str) -> Value {
     json!({ "did": did, "differences": lines, "changes": applied.differences, "notes": applied.notes })
 }
 
-fn not_changed(e: ChangeError) -> proto::Error {
+fn not_changed(e: LookupError) -> proto::Error {
     let code = match e {
-        ChangeError::UnknownQueue(_) => Code::UnknownQueue,
-        ChangeError::UnknownSubscription { .. } => Code::UnknownSubscription,
-        _ => Code::InvalidCall,
+        LookupError::Queue(_) => Code::UnknownQueue,
+        LookupError::Subscription { .. } => Code::UnknownSubscription,
     };
     code.error(e.to_string())
 }
