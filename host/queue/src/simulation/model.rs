@@ -385,7 +385,7 @@ impl Model {
         match dedup {
             Some(key) => {
                 let known = self.dedup.insert(key.0, (self.time_ms, places.to_vec()));
-                assert!(known.is_none(), "{id} was stored twice within the window");
+                assert!(!self.counts(known.as_ref()), "{id} was stored twice within the window");
             }
             None => {
                 assert!(!self.stored.contains_key(id), "{id} was stored twice");
