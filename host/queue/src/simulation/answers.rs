@@ -26,7 +26,16 @@ impl World {
             Event::Delivered(consumer, batch) => {
                 batch.into_iter().for_each(|delivery| self.delivered(consumer, &delivery));
             }
-            Event::Told(consumer, notice) => self.note(|| format!("consumer {consumer} is told {notice:?}")),
+            Event::Told(consumer, notice) => self.told(consumer, &notice),
+            Event::Changed(ask, answer) => self.changed(ask, answer),
+            Event::SubscriptionDefined(ask, answer) => {
+                assert!(self.asks.remove(&ask).is_some(), "answered twice");
+                if answer == Ok(true) {
+                    self.is_positive();
+                    self.promised = self.promised.max(self.defined_in);
+                    self.hit("subscriptions without consumers");
+                }
+            }
             Event::Stopped => drop(self.asks.remove(&0)),
             Event::Defined(ask, answer) => {
                 let asked = self.asks.remove(&ask);
@@ -56,6 +65,9 @@ impl World {
                 };
                 if let Ok(results) = answer {
                     self.is_positive();
+                    if self.fenced.remove(&ask) {
+                        return self.settled_before(&items, &results);
+                    }
                     self.settled(consumer, subscription, &items, &results);
                 }
             }
@@ -85,7 +97,7 @@ impl World {
     }
 
     /// After a failure of the journal nothing is promised any more.
-    fn is_positive(&self) {
+    pub(super) fn is_positive(&self) {
         let failed = self.running.as_ref().is_some_and(|running| running.failed);
         assert!(!failed, "a store that failed gave a positive answer");
     }
@@ -170,12 +182,17 @@ impl World {
             PublishError::TooLarge(bytes) => panic!("{id} of {bytes} bytes is called too large"),
         }
         let sent = &self.sents[id];
-        let stored = self.model.stored.contains_key(id);
+        let is_stored = |id: &str| self.model.stored.contains_key(id);
+        let stored = is_stored(id) || sent.outputs.iter().any(|id| is_stored(id));
         assert!(!stored || sent.dedup || sent.named.is_some(), "{id} was refused and is stored");
     }
 
     /// What a receipt says is there, and the promise is noted.
     fn check_receipt(&mut self, id: &str, places: &[(Arc<str>, Offset)], is_new: bool) {
+        if places.iter().any(|(name, _)| self.removed.contains(name.as_ref())) {
+            // Of a queue that is gone, or of one that has its name.
+            return;
+        }
         let queue = |name: &str| self.model.named(name).unwrap_or_else(|| panic!("a receipt names {name}"));
         let lasting: Vec<(QueueId, Offset)> = places
             .iter()
@@ -183,13 +200,20 @@ impl World {
             .map(|(name, o)| (queue(name).0, *o))
             .collect();
         let sent = &self.sents[id];
+        if is_new {
+            let outputs = sent.outputs.iter().filter_map(|id| self.model.stored.get(id)?.last());
+            let synced = outputs.filter(|storing| storing.synced).map(|storing| storing.sequence).max();
+            self.promised = self.promised.max(synced.unwrap_or(0));
+        }
         if places.is_empty() || lasting.is_empty() {
             let was_stored = self.model.stored.contains_key(id);
-            let is_sound = if places.is_empty() { !is_new && sent.named.is_some() && was_stored } else { true };
+            let was_routed = sent.is_taken || !sent.outputs.is_empty();
+            let is_sound = !places.is_empty() || was_routed || (!is_new && sent.named.is_some() && was_stored);
             return assert!(is_sound, "{id} was answered and is nowhere");
         }
         let stored = self.model.stored.get(id).unwrap_or_else(|| panic!("{id} was answered and is nowhere"));
-        let storing = stored.iter().rfind(|storing| storing.places == lasting);
+        let is_there = |place: &&(QueueId, Offset)| self.model.queues.contains_key(&place.0);
+        let storing = stored.iter().rfind(|storing| storing.places.iter().filter(is_there).eq(&lasting));
         let storing =
             storing.unwrap_or_else(|| panic!("the receipt of {id} says {lasting:?}, and it is at {stored:?}"));
         if storing.synced {
@@ -314,10 +338,14 @@ impl World {
 
     /// What was asked of queues holds from here on.
     fn set_ack_deadlines(&mut self) {
-        for (id, known_ms) in &mut self.ack_deadlines_ms {
-            let (_, queue, reader) = self.model.reader(*id).expect("a subscription");
-            *known_ms = ack_deadline_ms(queue, reader);
-        }
+        let model = &self.model;
+        self.ack_deadlines_ms.retain(|id, known_ms| {
+            let known = model.reader(*id);
+            known.is_some_and(|(_, queue, reader)| {
+                *known_ms = ack_deadline_ms(queue, reader);
+                true
+            })
+        });
     }
 
     /// A new subscription begins where it was asked to.

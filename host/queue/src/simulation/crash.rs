@@ -245,6 +245,8 @@ impl World {
         self.settled_in.clear();
         self.ack_deadlines_ms.clear();
         self.gone.clear();
+        self.fenced.clear();
+        self.changed_in = 0;
         self.consumers.clear();
         self.asks.clear();
         self.named.values_mut().for_each(super::ask::Named::disconnect);

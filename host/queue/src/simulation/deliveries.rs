@@ -55,6 +55,7 @@ impl World {
     fn check_content(&self, at: (SubscriptionId, u64), delivery: &Delivery, message: &Message) -> bool {
         let (subscription, offset) = at;
         let (_, queue, reader) = self.model.reader(subscription).expect("a subscription");
+        assert!(!reader.paused, "{at:?} is handed out, and its subscription stands still");
         if queue.is_in_memory() {
             let sent = self.sents.get(message.id.as_str()).unwrap_or_else(|| panic!("{} was never sent", message.id));
             assert!(sent.payload == delivery.stored.payload, "{at:?} was altered");

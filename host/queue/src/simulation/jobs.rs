@@ -119,6 +119,22 @@ impl World {
                     let most = self.in_flight_max.entry(definition.name.clone()).or_default();
                     *most = definition.in_flight_max.max(*most);
                 }
+                Operation::Purge { queue, below } => {
+                    self.changed_in = sequence;
+                    self.ground(*queue, |offset| offset < below.0);
+                }
+                Operation::Record { .. }
+                | Operation::RemoveSubscription { .. }
+                | Operation::RemoveQueue { .. }
+                | Operation::Pause { .. }
+                | Operation::Seek { .. } => {
+                    assert!(
+                        matches!(operation, Operation::Record { .. })
+                            || commit.operations.iter().filter(|o| !matches!(o, Operation::Trim { .. })).count() == 1,
+                        "a change beside others"
+                    );
+                    self.changed_in = sequence;
+                }
                 Operation::Isolate { .. } => self.hit("messages handled alone"),
                 Operation::Release { .. } => self.hit("messages handled alone that come back"),
                 Operation::DefineSubscription { queue, name, floor, .. } => {
@@ -204,6 +220,7 @@ impl World {
 /// A commit without what fills pages.
 fn brief(commit: &Commit) -> String {
     let one = |operation: &Operation| match operation {
+        Operation::Append { places, .. } if places.is_empty() => "remember an id".to_owned(),
         Operation::Append { header, payload, places, .. } => {
             let message = quipu_protocol::Message::decode(header.clone(), bytes::Bytes::new()).expect("a sound header");
             let dead = if message.headers.first("quipu-dead-queue").is_some() { "letter of " } else { "" };

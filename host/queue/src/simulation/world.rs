@@ -13,7 +13,9 @@ use crate::delivery::{ConsumerId, Token};
 use crate::disk::{Disk as _, FaultyDisk};
 use crate::engine::{Engine, Job, Now};
 use crate::journal::{Journal, JournalConfig};
-use crate::request::{DefineAnswer, Joined, OpenAnswer, PublishAnswer, RedriveAnswer, Request, SettleAnswer};
+use crate::request::{
+    ChangeAnswer, DefineAnswer, Joined, OpenAnswer, PublishAnswer, RedriveAnswer, Request, SettleAnswer,
+};
 use crate::store::{Delivery, Notice, StoreConfig, StoreFailed, SubscribeError};
 
 /// Milliseconds and microseconds at which each simulation begins.
@@ -31,6 +33,8 @@ pub(super) enum Event {
     Stopped,
     Delivered(u64, Vec<Delivery>),
     Told(u64, Notice),
+    Changed(u64, ChangeAnswer),
+    SubscriptionDefined(u64, Result<bool, SubscribeError>),
 }
 
 pub(super) type Events = Arc<Mutex<VecDeque<Event>>>;
@@ -129,6 +133,12 @@ pub(super) struct World {
     /// Milliseconds to settle a delivery, 0: for ever. Where a commit changes it, whatever was answered before in that
     /// commit still goes by the old one.
     pub(super) ack_deadlines_ms: BTreeMap<SubscriptionId, u64>,
+    /// The last commit that an operator's change was in.
+    pub(super) changed_in: u64,
+    /// Requests to settle deliveries of subscriptions that were sought or removed since.
+    pub(super) fenced: BTreeSet<u64>,
+    /// Names of queues that were removed: receipts may still name them.
+    pub(super) removed: BTreeSet<String>,
     /// Messages of queues in memory that are done with.
     pub(super) gone: BTreeSet<(SubscriptionId, u64)>,
     pub(super) consumers: BTreeMap<u64, Consumer>,
@@ -180,6 +190,9 @@ impl World {
             not_before: BTreeMap::new(),
             settled_in: BTreeMap::new(),
             ack_deadlines_ms: BTreeMap::new(),
+            changed_in: 0,
+            fenced: BTreeSet::new(),
+            removed: BTreeSet::new(),
             gone: BTreeSet::new(),
             consumers: BTreeMap::new(),
             asks: BTreeMap::new(),
