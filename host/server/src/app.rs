@@ -7,10 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use quipu_queue::journal::JournalConfig;
 use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
-use quipu_router::{Condition, OnError, Order, RouteSettings, Router};
+use quipu_router::{Condition, InlineSettings, OnError, Order, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, QueueConfig, RouteConfig};
+use crate::config::{self, Config, InlineConfig, QueueConfig, RouteConfig};
 use crate::listener::{self, Listener};
 use crate::plugins::Plugins;
 use crate::services::Services;
@@ -56,6 +56,9 @@ impl App {
         for route in &config.routes {
             router.add(route_settings(route, &plugins)?).await?;
         }
+        for route in &config.inline {
+            router.add_inline(inline_settings(route, &plugins)?)?;
+        }
         let services = Arc::new(Services::new(store, router, plugins.listing(&config), config.limits.clone()));
         Ok(Self { listener, services, grace: config.listen.grace })
     }
@@ -89,6 +92,9 @@ pub(crate) fn check(config: &Config) -> Result<Plugins> {
     let plugins = Plugins::load(config)?;
     for route in &config.routes {
         route_settings(route, &plugins)?;
+    }
+    for route in &config.inline {
+        inline_settings(route, &plugins)?;
     }
     Ok(plugins)
 }
@@ -129,6 +135,17 @@ fn route_settings(route: &RouteConfig, plugins: &Plugins) -> Result<RouteSetting
             then: route.on_error.then.as_ref().map(|name| name.as_str().to_owned()),
         },
         ..RouteSettings::new(&route.name, route.from.as_str())
+    })
+}
+
+fn inline_settings(route: &InlineConfig, plugins: &Plugins) -> Result<InlineSettings> {
+    let when = route.when.as_deref().map(Condition::new).transpose();
+    Ok(InlineSettings {
+        when: when.with_context(|| format!("route {:?}: when", route.name))?,
+        otherwise: route.otherwise.clone(),
+        plugins: plugins.inline_chains(route)?,
+        to: route.to.clone(),
+        ..InlineSettings::new(&route.name, route.on.clone())
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use quipu_runtime::{Component, Limits, Plugin, Runtime, RuntimeConfig, Use};
 
-use crate::config::{Config, PluginConfig, RouteConfig};
+use crate::config::{Config, InlineConfig, PluginConfig, PluginUse, RouteConfig};
 use crate::services::PluginListing;
 
 /// Instances beyond those that the configuration needs, for those made anew after a fault while the old one is freed.
@@ -26,7 +26,8 @@ struct Loaded {
 impl Plugins {
     /// Loads every plugin that a route uses or that the configuration names. Compiles, so it takes a moment; blocks.
     pub(crate) fn load(config: &Config) -> Result<Self> {
-        let uses: usize = config.routes.iter().map(|route| route.plugins.len() * route.parallel).sum();
+        let inline = config.inline.iter().map(|route| route.plugins.len() * route.parallel);
+        let uses: usize = config.routes.iter().map(|route| route.plugins.len() * route.parallel).chain(inline).sum();
         let instances = u32::try_from(uses).unwrap_or(u32::MAX).saturating_add(INSTANCES_SPARE).max(64);
         let defaults = RuntimeConfig::default();
         let wanted = config.plugin.values().map(|plugin| plugin.memory_bytes);
@@ -37,7 +38,8 @@ impl Plugins {
             ..defaults
         })
         .context("cannot start the plugin runtime")?;
-        let used = config.routes.iter().flat_map(|route| &route.plugins).map(|plugin| &plugin.name);
+        let inline = config.inline.iter().flat_map(|route| &route.plugins);
+        let used = config.routes.iter().flat_map(|route| &route.plugins).chain(inline).map(|plugin| &plugin.name);
         let mut loaded = BTreeMap::new();
         for name in used.chain(config.plugin.keys()) {
             if loaded.contains_key(name) {
@@ -51,19 +53,24 @@ impl Plugins {
 
     /// The chains of a route, one for each message that it works on at once.
     pub(crate) fn chains(&self, route: &RouteConfig) -> Result<Vec<Vec<Box<dyn Plugin>>>> {
-        (0..route.parallel).map(|_| self.chain(route)).collect()
+        (0..route.parallel).map(|_| self.chain(&route.name, &route.plugins)).collect()
+    }
+
+    /// The same of an inline route.
+    pub(crate) fn inline_chains(&self, route: &InlineConfig) -> Result<Vec<Vec<Box<dyn Plugin>>>> {
+        (0..route.parallel).map(|_| self.chain(&route.name, &route.plugins)).collect()
     }
 
     /// One chain, each plugin with its configuration.
-    fn chain(&self, route: &RouteConfig) -> Result<Vec<Box<dyn Plugin>>> {
-        let count = route.plugins.len();
+    fn chain(&self, route: &str, uses: &[PluginUse]) -> Result<Vec<Box<dyn Plugin>>> {
+        let count = uses.len();
         let mut chain: Vec<Box<dyn Plugin>> = Vec::with_capacity(count);
-        for (n, plugin) in route.plugins.iter().enumerate() {
+        for (n, plugin) in uses.iter().enumerate() {
             let loaded = &self.loaded[&plugin.name];
             let (config_json, limits) = (plugin.config.to_string(), loaded.limits);
-            let r#use = Use { route: route.name.clone(), config_json, limits, ..Use::default() };
+            let r#use = Use { route: route.to_owned(), config_json, limits, ..Use::default() };
             let guest = loaded.component.plugin(r#use);
-            let place = || format!("route {:?}, plugin {} of {count} ({})", route.name, n + 1, loaded.source);
+            let place = || format!("route {route:?}, plugin {} of {count} ({})", n + 1, loaded.source);
             chain.push(Box::new(guest.with_context(place)?));
         }
         Ok(chain)
@@ -72,8 +79,10 @@ impl Plugins {
     /// For listings.
     pub(crate) fn listing(&self, config: &Config) -> Vec<PluginListing> {
         let uses = |name: &str| {
-            let using = config.routes.iter().filter(|route| route.plugins.iter().any(|plugin| plugin.name == name));
-            using.map(|route| route.name.clone()).collect()
+            let queue = config.routes.iter().map(|route| (&route.name, &route.plugins));
+            let inline = config.inline.iter().map(|route| (&route.name, &route.plugins));
+            let using = queue.chain(inline).filter(|(_, uses)| uses.iter().any(|plugin| plugin.name == name));
+            using.map(|(route, _)| route.clone()).collect()
         };
         let listing = |(name, loaded): (&String, &Loaded)| PluginListing {
             name: name.clone(),
