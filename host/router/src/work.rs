@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use quipu_protocol::Message;
 use quipu_queue::{Delivery, Offset, Outcome, Output, Settle, SettleError, Settlement, backoff};
@@ -389,7 +389,7 @@ impl Work {
 
 impl Serving {
     pub(crate) fn attempt(&mut self, message: Message, attempt: u32) -> (Seen, Decision) {
-        let seen = Seen { attempt, now_ms: now_ms(), seed: seed(&message, &self.chain.route) };
+        let seen = Seen { attempt, now_ms: quipu_queue::now_ms(), seed: seed(&message, &self.chain.route) };
         (seen, self.chain.attempt(message, seen, &self.breaker, &mut self.plugins))
     }
 
@@ -403,11 +403,6 @@ impl Serving {
 
 fn output_bytes(output: &Output) -> usize {
     output.header.len() + output.payload.as_ref().map_or(0, bytes::Bytes::len)
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

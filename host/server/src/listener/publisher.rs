@@ -10,7 +10,6 @@ mod stage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Body;
@@ -273,7 +272,7 @@ impl Publisher {
     /// The message, or why it is refused.
     fn message(&self, publish: &proto::Publish, payload: bytes::Bytes) -> Result<Ready, proto::Error> {
         let assigned = || MessageId::new(&uuid::Uuid::now_v7().simple().to_string()).expect("hex digits are an id");
-        let decoded = Message::decode_published(&publish.message, payload, now_ms(), assigned);
+        let decoded = Message::decode_published(&publish.message, payload, quipu_queue::now_ms(), assigned);
         let (message, has_id) = decoded.map_err(|e| Code::InvalidMessage.error(e.to_string()))?;
         if message.subject.is_internal() {
             let text = format!("subject `{}`: subjects that begin with `$` are the router's own", message.subject);
@@ -323,9 +322,4 @@ impl Granted {
             bytes: self.bytes.fetch_max(credit.bytes, Ordering::AcqRel).max(credit.bytes),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
