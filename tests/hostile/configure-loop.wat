@@ -1,0 +1,2 @@
+;; Loops in `configure`.
+(func $configure (result i32) (loop (br 0)) (unreachable))

@@ -1,0 +1,2 @@
+;; Looks for a message before there is one.
+(func $configure (result i32) (call $payload-len))

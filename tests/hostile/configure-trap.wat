@@ -1,0 +1,2 @@
+;; Traps in `configure`.
+(func $configure (result i32) (unreachable))

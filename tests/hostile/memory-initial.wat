@@ -1,0 +1,2 @@
+;; Begins with more memory than it may have.
+(memory $memory 2000)

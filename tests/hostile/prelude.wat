@@ -1,0 +1,36 @@
+;; What every guest in this folder stands on; its own fields take the place of `{fields}`. Its data may start at 1,024;
+;; what the router hands over lies from 8,192 on; 64 is free for what an import returns. A guest without a `$memory`,
+;; `$cabi_realloc`, `$configure` or `$process` of its own gets one that does no harm.
+(module $guest
+  (import "quipu:plugin/message@0.1.0" "header" (func $header (param i32 i32 i32)))
+  (import "quipu:plugin/message@0.1.0" "id" (func $id (param i32)))
+  (import "quipu:plugin/message@0.1.0" "payload" (func $payload (param i32)))
+  (import "quipu:plugin/message@0.1.0" "payload-len" (func $payload-len (result i32)))
+  (import "quipu:plugin/message@0.1.0" "attempt" (func $attempt (result i32)))
+  (import "quipu:plugin/edit@0.1.0" "set-header" (func $set-header (param i32 i32 i32 i32)))
+  (import "quipu:plugin/edit@0.1.0" "set-key" (func $set-key (param i32 i32)))
+  (import "quipu:plugin/edit@0.1.0" "set-payload" (func $set-payload (param i32 i32)))
+  (import "quipu:plugin/edit@0.1.0" "set-payload-text" (func $set-payload-text (param i32 i32)))
+  (import "quipu:plugin/emit@0.1.0" "copy" (func $copy (param i32 i32 i32)))
+  (import "quipu:plugin/emit@0.1.0" "publish"
+    (func $publish (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+  (import "quipu:plugin/context@0.1.0" "seed" (func $seed (result i64)))
+  (import "quipu:plugin/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+  (import "quipu:plugin/log@0.1.0" "fault" (func $fault (param i32 i32 i32 i32)))
+  (export "memory" (memory $memory))
+  (export "cabi_realloc" (func $cabi_realloc))
+  (export "quipu:plugin/handler@0.1.0#configure" (func $configure))
+  (export "quipu:plugin/handler@0.1.0#process" (func $process))
+  (global $heap (mut i32) (i32.const 8192))
+  ;; A verdict with a list or text: 1 route, 2 drop, 4 reject.
+  (func $verdict (param $case i32) (param $at i32) (param $length i32) (result i32)
+    (i32.store8 (i32.const 128) (local.get $case))
+    (i32.store (i32.const 136) (local.get $at))
+    (i32.store (i32.const 140) (local.get $length))
+    (i32.const 128))
+  (func $retry (param $ms i64) (result i32)
+    (i32.store8 (i32.const 128) (i32.const 3))
+    (i64.store (i32.const 136) (local.get $ms))
+    (i64.store (i32.const 144) (i64.const 0))
+    (i32.const 128))
+  {fields})

@@ -1,0 +1,3 @@
+;; Traps in its start function.
+(func $boom (unreachable))
+(start $boom)

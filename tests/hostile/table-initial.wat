@@ -1,0 +1,2 @@
+;; Begins with a table of ten million elements.
+(table 10000000 funcref)
