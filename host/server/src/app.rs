@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use quipu_queue::journal::JournalConfig;
 use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
-use quipu_router::{ChainSettings, Condition, OnError, Order, RouteSettings, Router};
+use quipu_router::{ChainSettings, Condition, InlineSettings, OnError, Order, RouteError, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, QueueConfig, RouteConfig};
+use crate::config::{self, Config, QueueConfig, RouteConfig, Source};
 use crate::listener::{self, Listener};
 use crate::live::Live;
 use crate::plugins::{Chains, Plugins, Prepared, figures, watch};
@@ -59,7 +59,7 @@ impl App {
         }
         let router = Router::start(store.clone(), config.plugins.workers).context("cannot start plugin workers")?;
         for route in &config.routes {
-            router.add(plugins.route(&config, route).await?).await?;
+            add(&router, plugins.route(&config, route).await?).await?;
         }
         plugins.take_in_all(&config).await;
         let services = Arc::new(Services::new(store, router, plugins, live));
@@ -114,14 +114,39 @@ pub(crate) fn settings_of(queue: &QueueConfig) -> QueueSettings {
     }
 }
 
+/// Starts a route of either kind.
+pub(crate) async fn add(router: &Router, settings: Settings) -> Result<(), RouteError> {
+    match settings {
+        Settings::Queue(settings) => router.add(*settings).await,
+        Settings::Inline(settings) => router.add_inline(*settings),
+    }
+}
+
+/// What a route is, by where its messages come from.
+pub(crate) enum Settings {
+    /// From a queue.
+    Queue(Box<RouteSettings>),
+    /// From those who publish.
+    Inline(Box<InlineSettings>),
+}
+
 /// A route with these chains.
-pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<RouteSettings> {
+pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<Settings> {
     let Prepared { chains, held } = prepared;
     let ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after } =
         chain_settings(route, chains)?;
-    Ok(RouteSettings {
-        name: route.name.clone(),
-        from: route.from.as_str().to_owned(),
+    let name = route.name.clone();
+    let from = match &route.source {
+        Source::Queue(from) => from.as_str().to_owned(),
+        Source::Inline(on) => {
+            let on = on.clone();
+            let settings = InlineSettings { name, on, when, otherwise, plugins, to, on_broken, broken_after, held };
+            return Ok(Settings::Inline(Box::new(settings)));
+        }
+    };
+    Ok(Settings::Queue(Box::new(RouteSettings {
+        name,
+        from,
         start: match route.start {
             config::Start::First => Start::First,
             config::Start::New => Start::New,
@@ -138,7 +163,7 @@ pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<
         on_broken,
         broken_after,
         held,
-    })
+    })))
 }
 
 /// What of a route changes while it runs, with these chains.
@@ -153,7 +178,9 @@ pub(crate) fn chain_settings(route: &RouteConfig, chains: Chains) -> Result<Chai
             backoff_ms: route.on_error.backoff.iter().map(|step| millis(*step)).collect(),
             then: route.on_error.then.as_ref().map(|name| name.as_str().to_owned()),
         },
-        ..ChainSettings::new(chains)
+        on_broken: route.on_broken,
+        broken_after: route.broken_after,
+        plugins: chains,
     })
 }
 

@@ -31,7 +31,7 @@ pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind};
 pub(crate) use diff::{Change, Difference, diff};
 pub(crate) use limits::LimitsConfig;
 pub(crate) use problem::Problem;
-use quipu_router::Template;
+use quipu_router::{OnBroken, Template};
 pub(crate) use units::ByteSize;
 
 /// Longest grace period at shutdown.
@@ -182,8 +182,8 @@ pub(crate) struct QueueConfig {
 pub(crate) struct RouteConfig {
     /// `name`: letters, digits, `-` and `_`; also the name of its subscription.
     pub(crate) name: String,
-    /// `from`: a queue of this configuration.
-    pub(crate) from: Subject,
+    /// `from` or `on`.
+    pub(crate) source: Source,
     /// `start`: where its subscription starts when it is new. Default `first`.
     pub(crate) start: Start,
     /// `when`: a CEL expression, not yet compiled.
@@ -199,8 +199,23 @@ pub(crate) struct RouteConfig {
     pub(crate) parallel: usize,
     /// `order`: which messages keep theirs. Default `key`.
     pub(crate) order: Order,
-    /// `on_error`.
+    /// `on_error`. An inline route has one attempt.
     pub(crate) on_error: OnError,
+    /// `on_broken`: what becomes of messages once a plugin fails on everything: `hold`, `bypass` or `dead-letter`. Default
+    /// hold.
+    pub(crate) on_broken: OnBroken,
+    /// `broken_after`: different messages in a row that a plugin fails on before that. Default 10; 1 to 1,000.
+    pub(crate) broken_after: u32,
+}
+
+/// Where a route's messages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// `from`: a queue of this configuration.
+    Queue(Subject),
+    /// `on`: subjects on whose messages it runs inline, as these are published and before anything is stored. 1 to 64
+    /// patterns.
+    Inline(Vec<SubjectPattern>),
 }
 
 /// Which messages of a route keep their order.
@@ -292,6 +307,23 @@ impl Config {
     /// As [`Config::load`].
     pub(crate) fn parse(text: &str, file_name: &str, base_dir: &Path) -> Result<Self, ConfigError> {
         Self::compose(text, file_name, base_dir, &[]).map(|composed| composed.config)
+    }
+}
+
+impl RouteConfig {
+    /// The queue that it reads; none of an inline route.
+    pub(crate) fn queue(&self) -> Option<&Subject> {
+        self.source.queue()
+    }
+}
+
+impl Source {
+    /// The queue, where it is one.
+    pub(crate) fn queue(&self) -> Option<&Subject> {
+        match self {
+            Self::Queue(name) => Some(name),
+            Self::Inline(_) => None,
+        }
     }
 }
 

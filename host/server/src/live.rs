@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quipu_queue::{DefineQueueError, RecordError, StoreFailed};
-use quipu_router::{ChainSettings, RouteError, RouteSettings};
+use quipu_router::{ChainSettings, InlineSettings, OnError, RouteError, RouteSettings};
 
-use crate::app::settings_of;
+use crate::app::{Settings, add, settings_of};
 use crate::config::{
     Change, Composed, Config, ConfigError, Definition, DefinitionError, Difference, Kind, RouteConfig, diff,
 };
@@ -249,9 +249,9 @@ struct Step {
 /// What a route is to become.
 enum Becomes {
     /// It is new, or has to begin anew.
-    Another(Box<RouteSettings>),
+    Another(String, Settings),
     /// Its lanes stay.
-    Chain(String, ChainSettings),
+    Chain(String, Box<ChainSettings>, Option<String>),
 }
 
 impl Step {
@@ -283,8 +283,8 @@ impl Step {
         for route in routes {
             // Nothing of the configuration can fail any more. What still can is a route that stopped by itself.
             match route {
-                Becomes::Chain(name, chain) => drop(self.services.router.replace_chain(&name, chain).await?),
-                Becomes::Another(settings) => self.put(*settings, &mut notes).await?,
+                Becomes::Chain(name, chain, held) => self.change(&name, *chain, held).await?,
+                Becomes::Another(name, settings) => self.put(&name, settings, &mut notes).await?,
             }
         }
         for gone in differences.iter().filter(|difference| difference.change == Change::Remove) {
@@ -307,8 +307,11 @@ impl Step {
             let settings = self.services.plugins.route(&self.after, route).await.map_err(LiveError::Prepare)?;
             let before = self.before.routes.iter().find(|before| before.name == route.name);
             all.push(match before.filter(|before| keeps_lanes(before, route)) {
-                Some(_) => Becomes::Chain(route.name.clone(), chain_of(settings)),
-                None => Becomes::Another(Box::new(settings)),
+                Some(_) => {
+                    let (chain, held) = chain_of(settings);
+                    Becomes::Chain(route.name.clone(), Box::new(chain), held)
+                }
+                None => Becomes::Another(route.name.clone(), settings),
             });
         }
         Ok(all)
@@ -338,15 +341,25 @@ impl Step {
         }
     }
 
-    async fn put(&self, settings: RouteSettings, notes: &mut Vec<String>) -> Result<(), LiveError> {
-        let before = self.before.routes.iter().find(|route| route.name == settings.name);
-        if let Some(before) = before {
-            self.services.router.remove(&settings.name).await?;
-            if before.from.as_str() != settings.from {
-                notes.push(kept_subscription(before));
+    async fn change(&self, name: &str, chain: ChainSettings, held: Option<String>) -> Result<(), LiveError> {
+        let router = &self.services.router;
+        if let Some(reason) = held {
+            return Ok(router.hold(name, &reason).await?);
+        }
+        router.replace_chain(name, chain).await?;
+        // It may have waited for what is there now.
+        Ok(router.release(name).await?)
+    }
+
+    async fn put(&self, name: &str, settings: Settings, notes: &mut Vec<String>) -> Result<(), LiveError> {
+        let of = |config: &Config| config.routes.iter().find(|route| route.name == name).cloned();
+        if let Some(before) = of(&self.before) {
+            self.services.router.remove(name).await?;
+            if of(&self.after).is_none_or(|after| after.source != before.source) {
+                notes.extend(kept_subscription(&before));
             }
         }
-        Ok(self.services.router.add(settings).await?)
+        Ok(add(&self.services.router, settings).await?)
     }
 
     async fn remove(&self, gone: &Difference) -> Result<Option<String>, LiveError> {
@@ -354,7 +367,7 @@ impl Step {
             "route" => {
                 self.services.router.remove(&gone.name).await?;
                 let before = self.before.routes.iter().find(|route| route.name == gone.name);
-                Ok(before.map(kept_subscription))
+                Ok(before.and_then(kept_subscription))
             }
             "queue" => Ok(Some(format!(
                 "queue {0} stays with its messages, and takes more, until `quipu queue delete {0}`",
@@ -367,17 +380,27 @@ impl Step {
 
 /// Whether a route becomes the other by another chain alone.
 fn keeps_lanes(before: &RouteConfig, after: &RouteConfig) -> bool {
-    (&before.from, before.parallel, before.order) == (&after.from, after.parallel, after.order)
+    (&before.source, before.parallel, before.order) == (&after.source, after.parallel, after.order)
 }
 
-fn chain_of(settings: RouteSettings) -> ChainSettings {
-    let RouteSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after, .. } = settings;
-    ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after }
+/// What a held route waits for is not there for a chain either.
+fn chain_of(settings: Settings) -> (ChainSettings, Option<String>) {
+    match settings {
+        Settings::Queue(settings) => {
+            let RouteSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after, held, .. } = *settings;
+            (ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after }, held)
+        }
+        Settings::Inline(settings) => {
+            let InlineSettings { when, otherwise, plugins, to, on_broken, broken_after, held, .. } = *settings;
+            let on_error = OnError::default();
+            (ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after }, held)
+        }
+    }
 }
 
-fn kept_subscription(route: &RouteConfig) -> String {
-    let RouteConfig { name, from, .. } = route;
-    format!("its subscription stays, and keeps messages in {from}: `quipu subscription delete {from} route:{name}`")
+fn kept_subscription(route: &RouteConfig) -> Option<String> {
+    let (name, from) = (&route.name, route.queue()?);
+    Some(format!("its subscription stays, and keeps messages in {from}: `quipu subscription delete {from} route:{name}`"))
 }
 
 fn stored(records: Vec<(String, Bytes)>) -> Vec<Definition> {

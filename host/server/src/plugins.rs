@@ -22,9 +22,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use quipu_queue::Store;
-use quipu_router::RouteSettings;
 use quipu_runtime::{Limits, Recycle, Runtime, RuntimeConfig, Use};
 
+use crate::app::Settings;
 use crate::config::{Config, PluginConfig, PluginUse, RouteConfig};
 use blobs::Blobs;
 pub(crate) use compile::{CompileLimits, Compiler};
@@ -71,7 +71,7 @@ impl Plugins {
     /// # Errors
     ///
     /// What is wrong with the configuration and its files. Nothing that runs is changed.
-    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig) -> Result<RouteSettings> {
+    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig) -> Result<Settings> {
         crate::app::route_settings(route, self.prepare(config, route).await?)
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::problem::join;
 use super::units::ByteSize;
-use super::{Config, OnError, PluginConfig, PluginsConfig, QueueConfig, RouteConfig};
+use super::{Config, OnError, PluginConfig, PluginsConfig, QueueConfig, RouteConfig, Source};
 
 /// What happens to one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -254,17 +254,37 @@ fn plugin_keys(plugin: &PluginConfig) -> Keys {
 
 fn route_keys(route: &RouteConfig) -> Keys {
     // The plugins' own configuration is compared elsewhere.
-    let RouteConfig { name: _, from, start, when, otherwise, plugins, to, parallel, order, on_error } = route;
+    let RouteConfig {
+        name: _,
+        source,
+        start,
+        when,
+        otherwise,
+        plugins,
+        to,
+        parallel,
+        order,
+        on_error,
+        on_broken,
+        broken_after,
+    } = route;
+    let (from, on) = match source {
+        Source::Queue(from) => (from.to_string(), "none".to_owned()),
+        Source::Inline(on) => ("none".to_owned(), list(on)),
+    };
     let OnError { attempts_max, backoff, then } = on_error;
     let chain: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
     keys([
-        ("from", from.to_string()),
+        ("from", from),
+        ("on", on),
         ("start", format!("{start:?}").to_lowercase()),
         ("when", when.clone().unwrap_or_else(|| "none".into())),
         ("else", list(otherwise)),
         ("plugins", list(&chain)),
         ("to", list(to)),
         ("parallel", parallel.to_string()),
+        ("on_broken", on_broken.as_str().into()),
+        ("broken_after", broken_after.to_string()),
         ("order", format!("{order:?}").to_lowercase()),
         ("on_error.attempts", attempts_max.to_string()),
         ("on_error.backoff", times(backoff)),

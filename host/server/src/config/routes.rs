@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use quipu_protocol::Subject;
-use quipu_router::{Condition, LANES_MAX};
+use quipu_protocol::{Subject, SubjectPattern};
+use quipu_router::{BROKEN_AFTER, BROKEN_AFTER_MAX, Condition, LANES_MAX, OnBroken};
 use toml::Spanned;
 
 use super::check::{Checker, Placed};
@@ -12,7 +12,8 @@ use super::graph::Output;
 use super::problem::{join, nearest};
 use super::raw::{self, Table};
 use super::{
-    OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Template, values,
+    OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Source,
+    Template, values,
 };
 
 use crate::plugins::check_tag;
@@ -20,14 +21,19 @@ use crate::plugins::check_tag;
 const ATTEMPTS_MAX: u32 = 100;
 const ATTEMPTS: u32 = 5;
 
-/// The routes that come from somewhere, and every subject of theirs that is the same for all messages.
-pub(super) fn check(
-    checker: &mut Checker<'_>,
-    raw: Vec<Spanned<Table<raw::Route>>>,
-    defined: &[String],
-) -> (Vec<Placed<RouteConfig>>, Vec<Placed<Output>>) {
+/// What was found of routes.
+pub(super) struct Checked {
+    /// Those that come from somewhere.
+    pub(super) routes: Vec<Placed<RouteConfig>>,
+    /// Every subject of theirs that is the same for all messages.
+    pub(super) outputs: Vec<Placed<Output>>,
+}
+
+/// The routes that come from somewhere.
+pub(super) fn check(checker: &mut Checker<'_>, raw: Vec<Spanned<Table<raw::Route>>>, defined: &[String]) -> Checked {
     checker.at_most(raw.len(), ROUTES_MAX, "routes", &(0..0), "route");
-    let (mut routes, mut outputs, mut names) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut names = HashMap::new();
+    let mut checked = Checked { routes: Vec::new(), outputs: Vec::new() };
     for (n, route) in raw.into_iter().enumerate() {
         let (key, span) = (format!("route[{n}]"), route.span());
         let Table(route) = route.into_inner();
@@ -36,10 +42,9 @@ pub(super) fn check(
             let message = format!("`{}` is the name of route[{first}] already", route.name.as_ref());
             checker.report(&route.name.span(), &join(&key, "name"), message);
         }
-        let place = Placed { value: (), key, span };
-        routes.extend(check_route(checker, route, place, defined, &mut outputs));
+        check_route(checker, route, Placed { value: (), key, span }, defined, &mut checked);
     }
-    (routes, outputs)
+    checked
 }
 
 /// A message that fails for good has to go somewhere.
@@ -47,8 +52,8 @@ pub(super) fn check_dead_letters(checker: &mut Checker<'_>, routes: &[Placed<Rou
     let ends = queues.iter().filter(|queue| queue.dead_letter.is_none()).map(|queue| &queue.name);
     let ends: HashSet<&Subject> = ends.collect();
     for Placed { value: route, key, span } in routes {
-        if route.on_error.then.is_none() && ends.contains(&route.from) {
-            let from = &route.from;
+        let Some(from) = route.queue() else { continue };
+        if route.on_error.then.is_none() && ends.contains(from) {
             let message = format!("queue `{from}` has no dead-letter queue: say where failed messages go, as `then`");
             checker.report(span, &join(key, "on_error"), message);
         }
@@ -60,12 +65,12 @@ fn check_route(
     raw: raw::Route,
     Placed { key, span, .. }: Placed<()>,
     defined: &[String],
-    outputs: &mut Vec<Placed<Output>>,
-) -> Option<Placed<RouteConfig>> {
+    checked: &mut Checked,
+) {
     let of = |field: &str| join(&key, field);
     checker.name(raw.name.as_ref(), &raw.name.span(), &of("name"));
     check_when(checker, &raw, &key);
-    let from = check_from(checker, &raw, &span, &key, defined);
+    let source = check_source(checker, &raw, &span, &key, defined);
     let plugins = check_chain(checker, raw.plugins, &of("plugins"));
     if raw.to.is_empty() && plugins.is_empty() {
         checker.report(&span, &of("to"), "a route without plugins needs the subjects that messages go to");
@@ -73,41 +78,93 @@ fn check_route(
     let to = checker.list(raw.to, &of("to"), ROUTE_SUBJECTS_MAX, Template::new);
     let otherwise = checker.list(raw.otherwise, &of("else"), ROUTE_SUBJECTS_MAX, Template::new);
     let on_error = raw.on_error.map(|Table(raw)| raw).unwrap_or_default();
-    let on_error = check_on_error(checker, on_error, &of("on_error"), from.as_ref());
+    let from = source.as_ref().and_then(Source::queue);
+    let on_error = check_on_error(checker, on_error, &of("on_error"), from);
+    let broken_after = checker.within(raw.broken_after, &of("broken_after"), 1..=BROKEN_AFTER_MAX).unwrap_or(BROKEN_AFTER);
+    let on_broken = raw.on_broken.map(OnBroken::from).unwrap_or_default();
     let parallel = checker.within(raw.parallel, &of("parallel"), 1..=LANES_MAX).unwrap_or(1);
-    let (name, from) = (raw.name.into_inner(), from?);
+    let (name, Some(source)) = (raw.name.into_inner(), source) else { return };
     for Placed { value: template, key, span } in to.iter().chain(&otherwise) {
-        outputs.extend(template.fixed().map(|subject| Placed {
-            value: Output { route: name.clone(), from: from.clone(), subject: subject.clone() },
+        checked.outputs.extend(template.fixed().map(|subject| Placed {
+            value: Output { route: name.clone(), from: source.queue().cloned(), subject: subject.clone() },
             key: key.clone(),
             span: span.clone(),
         }));
     }
     let bare = |templates: Vec<Placed<Template>>| templates.into_iter().map(|template| template.value).collect();
     let (to, otherwise, when) = (bare(to), bare(otherwise), raw.when.map(Spanned::into_inner));
-    let (start, order) = (raw.start, raw.order);
-    let value = RouteConfig { name, from, start, when, otherwise, plugins, to, parallel, order, on_error };
-    Some(Placed { value, key, span })
+    let start = raw.start.map(Spanned::into_inner).unwrap_or_default();
+    let order = raw.order.map(Spanned::into_inner).unwrap_or_default();
+    let value = RouteConfig {
+        name,
+        source,
+        start,
+        when,
+        otherwise,
+        plugins,
+        to,
+        parallel,
+        order,
+        on_error,
+        on_broken,
+        broken_after,
+    };
+    checked.routes.push(Placed { value, key, span });
 }
 
-fn check_from(
+fn check_source(
     checker: &mut Checker<'_>,
     raw: &raw::Route,
     span: &Range<usize>,
     key: &str,
     defined: &[String],
-) -> Option<Subject> {
-    if let Some(on) = &raw.on {
-        let message = "inline routes are not offered yet: bind a queue to these subjects and name it in `from`";
-        checker.report(&on.span(), &join(key, "on"), message);
-    }
-    let Some(from) = &raw.from else {
-        if raw.on.is_none() {
-            checker.report(span, &join(key, "from"), "the key `from` is missing: the queue that messages come from");
+) -> Option<Source> {
+    match (&raw.from, &raw.on) {
+        (Some(_), Some(on)) => {
+            let message = "a route has either `from`, a queue, or `on`, subjects on whose messages it runs inline";
+            checker.report(&on.span(), &join(key, "on"), message);
+            None
         }
-        return None;
-    };
-    let (name, key) = (from.as_ref(), join(key, "from"));
+        (Some(from), None) => check_from(checker, from, &join(key, "from"), defined).map(Source::Queue),
+        (None, Some(on)) => Some(Source::Inline(check_on(checker, raw, on, key))),
+        (None, None) => {
+            let message = "the key `from` is missing: the queue that messages come from; or `on`, to run inline";
+            checker.report(span, &join(key, "from"), message);
+            None
+        }
+    }
+}
+
+fn check_on(
+    checker: &mut Checker<'_>,
+    raw: &raw::Route,
+    on: &Spanned<raw::OneOrMore>,
+    key: &str,
+) -> Vec<SubjectPattern> {
+    let place = join(key, "on");
+    let texts = on.as_ref().clone().into_vec();
+    if texts.is_empty() {
+        checker.report(&on.span(), &place, "expected a subject pattern or more, found none");
+    }
+    let texts = texts.into_iter().map(|text| Spanned::new(on.span(), text)).collect();
+    let on = checker.list(texts, &place, ROUTE_SUBJECTS_MAX, SubjectPattern::new);
+    let span = raw.name.span();
+    let one_attempt = "an inline route has one attempt, and tells the publisher of it";
+    let reads = "an inline route reads no queue";
+    for (field, is_given, why) in [
+        ("on_error", raw.on_error.is_some(), one_attempt),
+        ("start", raw.start.is_some(), reads),
+        ("order", raw.order.is_some(), reads),
+    ] {
+        if is_given {
+            checker.report(&span, &join(key, field), format!("`{field}` is for routes with `from`: {why}"));
+        }
+    }
+    on.into_iter().map(|pattern| pattern.value).collect()
+}
+
+fn check_from(checker: &mut Checker<'_>, from: &Spanned<String>, key: &str, defined: &[String]) -> Option<Subject> {
+    let name = from.as_ref();
     if defined.contains(name) {
         // Its own table says what is wrong with a name that is none.
         return Subject::new(name).ok();
@@ -116,7 +173,7 @@ fn check_from(
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => format!("add [queue.{name:?}]"),
     };
-    checker.report(&from.span(), &key, format!("there is no queue `{name}`; {hint}"));
+    checker.report(&from.span(), key, format!("there is no queue `{name}`; {hint}"));
     None
 }
 

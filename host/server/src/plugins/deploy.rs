@@ -83,7 +83,7 @@ struct SelfTest {
 
 #[derive(Debug, Clone, Serialize)]
 struct Swap {
-    queue: String,
+    queue: Option<String>,
     offset: u64,
     drained: u64,
     took_ms: u64,
@@ -282,7 +282,8 @@ impl Deployment<'_> {
 
     async fn ledger(&self) -> Option<Ledger> {
         let store = self.services.store.info().await.ok()?;
-        let queue = store.queues.into_iter().find(|queue| queue.name == self.route.from.as_str())?;
+        let read = self.route.queue()?.as_str();
+        let queue = store.queues.into_iter().find(|queue| queue.name == read)?;
         let name = format!("{ROUTE_PREFIX}{}", self.route.name);
         let subscription = queue.subscriptions.into_iter().find(|subscription| subscription.name == name)?;
         let (came, accounted) = subscription.ledger();
@@ -320,7 +321,7 @@ impl Deployment<'_> {
             configure: "ok",
             self_test,
             swap: Swap {
-                queue: self.route.from.as_str().to_owned(),
+                queue: self.route.queue().map(ToString::to_string),
                 offset: swapped.offset.0,
                 drained: swapped.drained,
                 took_ms: ms(swapped.took),
