@@ -5,7 +5,7 @@ use super::world::World;
 use crate::commit::SubscriptionId;
 use crate::plan::{Change, ChangeError, Changed, SettleError};
 use crate::request::{ChangeAnswer, SettleResults};
-use crate::store::{Notice, NoticeKind};
+use crate::store::{Notice, NoticeKind, SubscribeError};
 
 impl World {
     pub(super) fn told(&mut self, consumer: u64, notice: &Notice) {
@@ -14,6 +14,15 @@ impl World {
         if notice.kind == NoticeKind::Deleted {
             self.hit("consumers whose subscription is removed");
             self.consumers.remove(&consumer);
+        }
+    }
+
+    pub(super) fn subscription_defined(&mut self, ask: u64, answer: &Result<bool, SubscribeError>) {
+        assert!(self.asks.remove(&ask).is_some(), "answered twice");
+        if *answer == Ok(true) {
+            self.is_positive();
+            self.promised = self.promised.max(self.defined_in);
+            self.hit("subscriptions without consumers");
         }
     }
 
