@@ -28,14 +28,7 @@ impl World {
             }
             Event::Told(consumer, notice) => self.told(consumer, &notice),
             Event::Changed(ask, answer) => self.changed(ask, answer),
-            Event::SubscriptionDefined(ask, answer) => {
-                assert!(self.asks.remove(&ask).is_some(), "answered twice");
-                if answer == Ok(true) {
-                    self.is_positive();
-                    self.promised = self.promised.max(self.defined_in);
-                    self.hit("subscriptions without consumers");
-                }
-            }
+            Event::SubscriptionDefined(ask, answer) => self.subscription_defined(ask, &answer),
             Event::Stopped => drop(self.asks.remove(&0)),
             Event::Defined(ask, answer) => {
                 let asked = self.asks.remove(&ask);
