@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quipu_runtime::{Component, Runtime, RuntimeConfig};
@@ -47,12 +47,9 @@ fn found(name: &str, file: &Path) -> Result<Found> {
 pub(crate) async fn load(file: &Path, config: RuntimeConfig) -> Result<(Component, Duration)> {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or("plugin").to_owned();
     let Found { source, bytes } = found(&name, file)?;
-    let begun = Instant::now();
-    let loaded = tokio::task::spawn_blocking(move || -> Result<Component> {
-        let runtime = Runtime::new(config).context("cannot start the plugin runtime")?;
-        Ok(runtime.load(&name, &source, &bytes)?)
-    });
-    Ok((loaded.await??, begun.elapsed()))
+    let runtime = Runtime::new(config).context("cannot start the plugin runtime")?;
+    let loaded = Compiler::new(runtime, CompileLimits::default(), None).load(&name, &source, bytes).await?;
+    Ok((loaded.component, loaded.compiled.unwrap_or_default()))
 }
 
 impl Offline {
