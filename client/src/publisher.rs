@@ -39,7 +39,8 @@ pub struct PublisherOptions {
     /// Whether messages without an id get one (a UUID, version 7), so that what is sent again after a lost connection
     /// is not stored twice. Without, such messages fail then with [`ReceiptError::Ambiguous`]. Default true.
     pub ids: bool,
-    /// Whether a message that the router has no room for now ([`Code::is_full`]) is sent again, with growing pauses in
+    /// Whether a message that the router has no room for now, or that a route asks for later ([`Code::is_full`]), is sent
+    /// again, with growing pauses in
     /// which nothing else is sent either, until [`Reconnect::give_up_after`](crate::Reconnect::give_up_after) has
     /// passed; messages that were under way behind it are stored before it then. Default false: its receipt is an
     /// error, with [`ReceiptError::is_retryable`].
@@ -78,7 +79,7 @@ pub enum Receipt {
     /// A message whose id is of this library's making is never that: sent again, it counts as stored. From a named
     /// publisher, and without positions: stored, but the receipt was lost with the connection, and with it the places.
     Duplicate(Vec<Position>),
-    /// Taken by inline routes, none of which stored anything.
+    /// Taken by inline routes: what they made of it is stored, if anything is. The message itself is in no queue.
     Routed,
 }
 

@@ -43,6 +43,12 @@ pub enum Code {
     DiskFull = 37,
     /// More is published than the router can take in. Retry later.
     Overloaded = 38,
+    /// An inline route rejects the message; the text has its plugin's reason.
+    Rejected = 39,
+    /// An inline route asks for the message later.
+    RetryLater = 40,
+    /// A plugin of an inline route failed on the message.
+    PluginFailed = 41,
 
     /// There is no such queue.
     UnknownQueue = 48,
@@ -59,7 +65,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Internal,
         Self::Protocol,
         Self::TooLarge,
@@ -78,6 +84,9 @@ impl Code {
         Self::QueueFull,
         Self::DiskFull,
         Self::Overloaded,
+        Self::Rejected,
+        Self::RetryLater,
+        Self::PluginFailed,
         Self::UnknownQueue,
         Self::UnknownSubscription,
         Self::NoDeadLetter,
@@ -96,9 +105,10 @@ impl Code {
         ours || self.is_full()
     }
 
-    /// Whether there is only no room for a message now: publishing the same one later is right.
+    /// Whether nothing is wrong with a message but the moment, as there is no room for it or a route asks for it later:
+    /// publishing the same one later is right.
     pub fn is_full(self) -> bool {
-        matches!(self, Self::QueueFull | Self::DiskFull | Self::Overloaded)
+        matches!(self, Self::QueueFull | Self::DiskFull | Self::Overloaded | Self::RetryLater)
     }
 
     /// An error frame's header with this code.
@@ -131,9 +141,11 @@ mod tests {
     #[test]
     fn what_is_full_may_be_tried_again_and_what_is_fenced_may_not() {
         let full = Code::ALL.into_iter().filter(|code| code.is_full()).collect::<Vec<_>>();
-        assert_eq!(full, [Code::QueueFull, Code::DiskFull, Code::Overloaded]);
+        assert_eq!(full, [Code::QueueFull, Code::DiskFull, Code::Overloaded, Code::RetryLater]);
         assert!(full.into_iter().all(Code::is_retryable));
-        assert!(![Code::Fenced, Code::ModeMismatch].into_iter().any(Code::is_retryable));
+        assert!(
+            ![Code::Fenced, Code::ModeMismatch, Code::Rejected, Code::PluginFailed].into_iter().any(Code::is_retryable)
+        );
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Message ids.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::ID_BYTES_MAX;
@@ -54,17 +53,7 @@ impl MessageId {
     }
 }
 
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
+crate::text::shown!(MessageId);
 
 #[cfg(test)]
 mod tests {

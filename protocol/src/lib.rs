@@ -13,6 +13,7 @@ pub mod pattern;
 mod publisher;
 mod scan;
 pub mod subject;
+mod text;
 
 pub use headers::{HeaderError, Headers};
 pub use id::{IdError, MessageId};

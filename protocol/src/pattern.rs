@@ -1,6 +1,5 @@
 //! Patterns over subjects.
 
-use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -60,17 +59,7 @@ impl SubjectPattern {
     }
 }
 
-impl fmt::Display for SubjectPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for SubjectPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
+crate::text::shown!(SubjectPattern);
 
 impl FromStr for SubjectPattern {
     type Err = SubjectError;

@@ -1,6 +1,5 @@
 //! Names of publishers.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::PUBLISHER_NAME_BYTES_MAX;
@@ -52,17 +51,7 @@ impl PublisherName {
     }
 }
 
-impl fmt::Display for PublisherName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for PublisherName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
+crate::text::shown!(PublisherName);
 
 #[cfg(test)]
 mod tests {

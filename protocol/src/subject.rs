@@ -1,6 +1,5 @@
 //! Subjects: the dot-separated names that messages are published to.
 
-use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -107,17 +106,7 @@ pub(crate) fn is_token_character(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '-' || c == '_'
 }
 
-impl fmt::Display for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Subject {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
+crate::text::shown!(Subject);
 
 impl FromStr for Subject {
     type Err = SubjectError;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use quipu_client::{Client, Mode, OutgoingMessage, PublisherOptions, Receipt, Subscribe, Why};
-use quipu_tests::{TestServer, soon};
+use quipu_tests::{PATIENCE, TestServer, soon};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
@@ -58,11 +58,11 @@ async fn each_acknowledged_message_is_at_each_destination_exactly_once_and_in_or
     let stored = soon("the last receipts", load).await.expect("the publisher");
     assert!(stored.len() as u64 >= kills as u64 * BETWEEN_KILLS);
     soon("the consumer's end", consumer).await.expect("the consumer");
-    let redriven = redrive_all(&client).await;
+    let redriven = work_off(&server, &client).await;
     for queue in ["copies", "even", "odd"] {
         let here = |id: &&String| queue == "copies" || half_of(number_of(id)) == queue;
         let expected: HashSet<String> = stored.iter().filter(here).cloned().collect();
-        consume(&client, queue, expected).await;
+        consume(&server, &client, queue, expected).await;
     }
     // Nothing more is to come, so nothing came twice.
     let appended = [appended(&client, "in").await, appended(&client, "copies").await];
@@ -72,8 +72,23 @@ async fn each_acknowledged_message_is_at_each_destination_exactly_once_and_in_or
     client.close().await;
 }
 
-/// A message that was in a route's hands at several kills, the last time alone, is given up, since the router may have
-/// died of it. It did not: they go back.
+/// Lets the routes finish. A message that was in a route's hands at several kills, the last time alone, is given up when
+/// its turn comes again, since the router may have died of it. It did not: it goes back. How many there were.
+async fn work_off(server: &TestServer, client: &Client) -> u64 {
+    let mut redriven = 0;
+    loop {
+        let done = async { while waiting(client).await > 0 {} };
+        if tokio::time::timeout(PATIENCE, done).await.is_err() {
+            stalled(server, client, "in", &HashSet::new()).await;
+        }
+        match redrive_all(client).await {
+            0 => return redriven,
+            moved => redriven += moved,
+        }
+    }
+}
+
+/// Puts back what is in the dead-letter queue of `in`; how many there were.
 async fn redrive_all(client: &Client) -> u64 {
     let (mut moved, mut from) = (0, 0);
     loop {
@@ -162,15 +177,24 @@ async fn publish(client: Client, stop: Arc<AtomicBool>, acknowledged: watch::Sen
 }
 
 /// Takes messages out of a queue until each of these arrived; fails where one comes twice, or another.
-async fn consume(client: &Client, queue: &str, mut expected: HashSet<String>) {
+async fn consume(server: &TestServer, client: &Client, queue: &str, mut expected: HashSet<String>) {
     let mut subscriber = client.subscribe(Subscribe::new(queue, "test")).await.expect("a subscriber");
     while !expected.is_empty() {
-        let delivery = soon("a delivery", subscriber.next()).await.expect("open").expect("a delivery");
+        let Ok(next) = tokio::time::timeout(PATIENCE, subscriber.next()).await else {
+            stalled(server, client, queue, &expected).await
+        };
+        let delivery = next.expect("open").expect("a delivery");
         let root = delivery.message.headers.first("quipu-root").expect("an origin");
         assert!(expected.remove(root), "{queue}: {root} came twice, or should not be here");
         delivery.ack_later().await.expect("settled");
     }
     subscriber.close().await.expect("closed");
+}
+
+/// Messages that the routes have not settled.
+async fn waiting(client: &Client) -> u64 {
+    let answer = client.call("queue.show", json!({ "queue": "in" })).await.expect("an answer");
+    answer["queue"]["messages"].as_u64().expect("a count")
 }
 
 /// Messages ever appended to a queue.
@@ -181,4 +205,24 @@ async fn appended(client: &Client, queue: &str) -> u64 {
 
 async fn appended_sum(client: &Client) -> u64 {
     appended(client, "even").await + appended(client, "odd").await
+}
+
+/// Fails with what is missing, and what the router says of itself.
+async fn stalled(server: &TestServer, client: &Client, queue: &str, missing: &HashSet<String>) -> ! {
+    let mut said = String::new();
+    for (method, arguments) in [
+        ("ledger", json!({})),
+        ("route.list", json!({})),
+        ("queue.list", json!({})),
+        ("queue.show", json!({ "queue": "in" })),
+        ("queue.show", json!({ "queue": queue })),
+    ] {
+        let answer = soon(method, client.call(method, arguments)).await;
+        said.push_str(&format!("{method}: {answer:?}\n"));
+    }
+    let log = std::fs::read_to_string(server.directory().join("log")).expect("a log");
+    let log: Vec<&str> = log.lines().rev().take(40).collect();
+    let log: Vec<&str> = log.into_iter().rev().collect();
+    let missing_some: Vec<_> = missing.iter().take(40).collect();
+    panic!("{queue}: {} missing, as {missing_some:?}\n{said}the log's end:\n{}", missing.len(), log.join("\n"));
 }

@@ -7,6 +7,7 @@ mod credit;
 mod demo;
 mod disk;
 mod hostile;
+mod inline;
 mod limits;
 mod memory;
 mod operations;

@@ -5,11 +5,12 @@
 
 mod frozen;
 mod guard;
+mod pages;
 mod rows;
+mod watched;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, StorageBackend};
@@ -27,6 +28,7 @@ pub(crate) use frozen::{Begun, Written};
 pub(crate) use guard::panic_text;
 use guard::{Guarded, guarded, with_table};
 pub(crate) use rows::{CHUNKS, DEDUP, INDEX, META, PUBLISHERS, QUEUES, RECORDS, read};
+use watched::{Health, Watched};
 
 /// Format of rows and records; one more for each change that older code cannot read.
 pub const FORMAT: u32 = 3;
@@ -44,7 +46,7 @@ pub struct Checkpoints {
     /// None where it could not be opened again after an error.
     database: Arc<Guarded>,
     cache: Arc<Mutex<Vec<Arc<Chunk>>>>,
-    unsynced: Arc<AtomicBool>,
+    health: Arc<Health>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -131,9 +133,10 @@ impl Checkpoints {
     ///
     /// Where it cannot be read or made, is damaged, or is open elsewhere.
     pub fn open(disk: Arc<dyn Disk>) -> Result<Self, CheckpointError> {
-        let unsynced = Arc::default();
-        let database = guarded(|| open_database(disk.as_ref(), true, &unsynced))?;
-        let this = Self { disk, database: Arc::new(Guarded::new(database)), cache: Arc::default(), unsynced };
+        let health = Arc::default();
+        let database = open_database(disk.as_ref(), true, &health)?;
+        let this =
+            Self { disk, database: Arc::new(Guarded::new(database, health.clone())), cache: Arc::default(), health };
         this.transaction(|transaction| {
             transaction.open_table(META).map_err(redb::Error::from)?;
             transaction.open_table(QUEUES).map_err(redb::Error::from)?;
@@ -153,7 +156,7 @@ impl Checkpoints {
     ///
     /// [`CheckpointError`] names what is damaged.
     pub fn restore(&self) -> Result<Option<Restored>, CheckpointError> {
-        guarded(|| self.restore_unguarded())
+        self.guarded(|| self.restore_unguarded())
     }
 
     fn restore_unguarded(&self) -> Result<Option<Restored>, CheckpointError> {
@@ -235,10 +238,12 @@ impl Checkpoints {
     ///
     /// Where the disk fails; nothing is lost.
     pub fn compact(&self) -> Result<(), CheckpointError> {
+        self.reopen_damaged();
         let compacted = {
+            let _writer = self.health.begin_write();
             let mut database = self.database.write();
             let database = database.as_mut().ok_or(CheckpointError::Closed)?;
-            guarded(|| match database.compact() {
+            self.guarded(|| match database.compact() {
                 // Somebody reads: another time.
                 Ok(_) | Err(redb::CompactionError::TransactionInProgress) => Ok(()),
                 Err(e) => Err(CheckpointError::Redb(e.into())),
@@ -257,7 +262,7 @@ impl Checkpoints {
     /// Whether a sync of the file failed. What it should have made durable may still be read, from the system's cache,
     /// but will never reach the disk: nothing may be built upon it.
     pub(crate) fn is_unsynced(&self) -> bool {
-        self.unsynced.load(Ordering::Acquire)
+        self.health.is_unsynced()
     }
 
     /// A message that memory no longer holds.
@@ -271,7 +276,7 @@ impl Checkpoints {
         if let Some(stored) = cache.iter().filter(|c| c.queue == queue).find_map(|chunk| chunk.find(offset)) {
             return Ok(stored.clone());
         }
-        let chunk: Chunk = guarded(|| {
+        let chunk: Chunk = self.guarded(|| {
             let transaction = self.begin_read()?;
             let chunks = transaction.open_table(CHUNKS).map_err(redb::Error::from)?;
             let mut range = chunks.range((queue.0, offset.0)..=(queue.0, u64::MAX)).map_err(redb::Error::from)?;
@@ -300,6 +305,7 @@ impl Checkpoints {
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
+        self.reopen_damaged();
         let written = self.try_transaction(work);
         if matches!(written, Err(CheckpointError::Redb(_) | CheckpointError::Damaged(_) | CheckpointError::Closed)) {
             self.reopen();
@@ -311,15 +317,16 @@ impl Checkpoints {
         &self,
         work: impl FnOnce(&redb::WriteTransaction) -> Result<(), CheckpointError>,
     ) -> Result<(), CheckpointError> {
+        let _writer = self.health.begin_write();
         let database = self.database.read();
         let database = database.as_ref().ok_or(CheckpointError::Closed)?;
-        let transaction = guarded(|| {
+        let transaction = self.guarded(|| {
             let mut transaction = database.begin_write().map_err(redb::Error::from)?;
             transaction.set_quick_repair(true);
             Ok(transaction)
         })?;
-        match guarded(|| work(&transaction)) {
-            Ok(()) => guarded(|| Ok(transaction.commit().map_err(redb::Error::from)?)),
+        match self.guarded(|| work(&transaction)) {
+            Ok(()) => self.guarded(|| Ok(transaction.commit().map_err(redb::Error::from)?)),
             Err(e) => {
                 // By itself, since it may panic too, and must not do so while another panic unwinds.
                 guard::close_one(transaction);
@@ -328,31 +335,72 @@ impl Checkpoints {
         }
     }
 
+    /// A reader has left a damaged page in redb's cache, where a writer would find it. One that works on that page is to
+    /// fail in order, and any other not to.
+    fn reopen_damaged(&self) {
+        if self.health.damage().is_some() {
+            self.reopen();
+        }
+    }
+
+    /// What redb makes of a damaged page is told by the page.
+    fn guarded<T>(&self, work: impl FnOnce() -> Result<T, CheckpointError>) -> Result<T, CheckpointError> {
+        guarded(work).map_err(|e| damaged(e, &self.health))
+    }
+
     /// redb refuses everything after an error of the disk until the file is opened again, so that the next try would
     /// fail whatever the disk does by then.
     fn reopen(&self) {
         let mut open = self.database.write();
         // Closed first: it is locked. Never made anew: it holds what the journal no longer does.
-        guard::close(&mut open);
+        guard::close(&mut open, &self.health);
         if self.is_unsynced() {
             // Opening it would write, and put upon the disk what points to pages that are not there.
             return;
         }
-        *open = guarded(|| open_database(self.disk.as_ref(), false, &self.unsynced))
+        *open = open_database(self.disk.as_ref(), false, &self.health)
             .inspect_err(|e| tracing::error!(%e, "cannot open the state file again"))
             .ok();
     }
 }
 
-fn open_database(disk: &dyn Disk, create: bool, unsynced: &Arc<AtomicBool>) -> Result<Database, CheckpointError> {
-    let file = disk.state(STATE_FILE, create).map_err(|e| redb::Error::from(redb::StorageError::Io(e)))?;
-    if create {
-        begin_anew(disk, &file).map_err(|e| redb::Error::from(redb::StorageError::Io(e)))?;
+fn open_database(disk: &dyn Disk, create: bool, health: &Arc<Health>) -> Result<Database, CheckpointError> {
+    let database = try_open(disk, create, health)?;
+    if health.damage().is_none() {
+        return Ok(database);
     }
-    let backend = Watched { file, unsynced: unsynced.clone() };
+    // A commit that the power cut off, and that redb has put aside: but for it, everything is as it was written.
+    guard::close(&mut Some(database), health);
+    let database = try_open(disk, create, health)?;
+    match health.damage() {
+        None => Ok(database),
+        Some(text) => {
+            guard::close(&mut Some(database), health);
+            Err(CheckpointError::Damaged(text))
+        }
+    }
+}
+
+fn try_open(disk: &dyn Disk, create: bool, health: &Arc<Health>) -> Result<Database, CheckpointError> {
+    health.clear_damage();
+    let io = |e| CheckpointError::from(redb::Error::from(redb::StorageError::Io(e)));
+    let file = disk.state(STATE_FILE, create).map_err(io)?;
+    if create {
+        begin_anew(disk, &file).map_err(io)?;
+    }
+    let backend = Watched::new(file, health.clone());
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE_BYTES);
-    Ok(builder.create_with_backend(backend).map_err(redb::Error::from)?)
+    let opened = guarded(|| Ok(builder.create_with_backend(backend).map_err(redb::Error::from)?));
+    opened.map_err(|e| damaged(e, health))
+}
+
+/// The error, or the damage behind it.
+fn damaged(error: CheckpointError, health: &Health) -> CheckpointError {
+    match (error, health.damage()) {
+        (CheckpointError::Redb(_) | CheckpointError::Damaged(_), Some(text)) => CheckpointError::Damaged(text),
+        (error, _) => error,
+    }
 }
 
 /// Empties a file that was being made when the power went: redb writes its magic last.
@@ -365,39 +413,6 @@ fn begin_anew(disk: &dyn Disk, file: &StateBackend) -> io::Result<()> {
     // A journal with records belongs to a state that was there.
     let is_new = || journal::inspect(disk, None, None).map(|found| found.records.is_empty());
     if head == [0; 9] && is_new().map_err(io::Error::other)? { file.set_len(0) } else { Ok(()) }
-}
-
-/// A file that remembers whether a sync of it failed.
-#[derive(Debug)]
-struct Watched {
-    file: StateBackend,
-    unsynced: Arc<AtomicBool>,
-}
-
-impl StorageBackend for Watched {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data().inspect_err(|_| self.unsynced.store(true, Ordering::Release))
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
 }
 
 impl Bodies for Checkpoints {

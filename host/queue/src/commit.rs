@@ -124,6 +124,11 @@ pub enum Operation {
         /// What had been refused before and is stored now.
         stored: Vec<u64>,
     },
+    /// The message that was isolated last is in nobody's hands any more, though it is not settled.
+    Release {
+        /// By whose consumers.
+        subscription: SubscriptionId,
+    },
     /// A small fact that the router keeps beside its queues.
     Record {
         /// Its name.

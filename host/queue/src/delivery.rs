@@ -40,6 +40,8 @@ pub struct Delivery {
     /// The last mark that was asked for.
     asked: Offset,
     alone: Alone,
+    /// Whether the state may still take a message for the only one in flight that is not.
+    releases: bool,
     flights: Flights,
     /// With the line, so that a message which cannot be read for a moment still finds its own.
     parked: BTreeSet<(u64, Offset, Why, Line)>,
@@ -48,12 +50,13 @@ pub struct Delivery {
     token_next: u64,
 }
 
-/// How far a message that is handled alone has come.
+/// How far a message that is handled alone has come. With the line that it was found in, which it would not be found in
+/// again where it cannot be read for a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Alone {
     Nothing,
-    Asked(Offset),
-    Isolated(Offset),
+    Asked(Offset, Line),
+    Isolated(Offset, Line),
     InFlight(Token),
 }
 
@@ -84,6 +87,8 @@ impl Delivery {
             next: floor,
             asked: Offset(0),
             alone: Alone::Nothing,
+            // Of an earlier run.
+            releases: true,
             flights: Flights::default(),
             parked: BTreeSet::new(),
             set_aside: match terms.mode {
@@ -113,7 +118,14 @@ impl Delivery {
             Event::Parked { token, until_ms, why } => self.park(token, until_ms, why),
             Event::Refused(token) => self.refused(now_ms, token),
             Event::GiveBack(token) => self.give_back(token),
-            Event::Isolated(offset) if self.alone == Alone::Asked(offset) => self.alone = Alone::Isolated(offset),
+            Event::Unreadable { token, until_ms } => self.unreadable(token, until_ms),
+            Event::Isolated(offset) => {
+                if let Alone::Asked(asked, line) = self.alone
+                    && asked == offset
+                {
+                    self.alone = Alone::Isolated(offset, line);
+                }
+            }
             Event::Trimmed(below) => {
                 self.next = self.next.max(below);
                 self.forget(|offset| offset < below);
@@ -123,7 +135,7 @@ impl Delivery {
                 (self.next, self.asked, self.alone) = (floor, Offset(0), Alone::Nothing);
             }
             Event::Removed(offset) if offset <= self.next => self.forget(|other| other == offset),
-            Event::Available | Event::Isolated(_) | Event::Removed(_) | Event::Tick => {}
+            Event::Available | Event::Removed(_) | Event::Tick => {}
         }
         self.unpark(now_ms);
     }
@@ -132,6 +144,9 @@ impl Delivery {
     pub fn poll_action(&mut self, now_ms: u64, view: &impl View) -> Option<Action> {
         if let Some(expire) = self.expire(now_ms) {
             return Some(expire);
+        }
+        if let Some(release) = self.release(view) {
+            return Some(release);
         }
         if self.terms.paused {
             return None;
@@ -251,6 +266,13 @@ impl Delivery {
         }
     }
 
+    /// Its consumer never saw it, and so has the credit for another.
+    fn unreadable(&mut self, token: Token, until_ms: u64) {
+        let Some(consumer) = self.flights.get(token).and_then(|flight| self.consumers.id(flight.seat)) else { return };
+        self.change_room(consumer, Consumers::undeliver);
+        self.park(token, until_ms, Why::Returned);
+    }
+
     fn unpark(&mut self, now_ms: u64) {
         while let Some(&(_, offset, why, line)) = self.parked.first().filter(|(until_ms, ..)| *until_ms <= now_ms) {
             self.parked.pop_first();
@@ -267,7 +289,7 @@ impl Delivery {
         if self.consumers.id(flight.seat).is_none() {
             self.give_back(token);
         } else if flight.deadline_ms < u64::MAX {
-            let again_ms = now_ms + self.terms.ack_deadline_ms.unwrap_or_default();
+            let again_ms = self.terms.ack_deadline_ms.map_or(u64::MAX, |ms| now_ms + ms);
             let deadline_ms = if flight.deadline_ms > now_ms { flight.deadline_ms } else { again_ms };
             self.flights.set_deadline(token, deadline_ms);
         }
@@ -287,7 +309,7 @@ impl Delivery {
     fn take(&mut self, token: Token) -> Option<Flight> {
         let flight = self.flights.remove(token)?;
         if self.alone == Alone::InFlight(token) {
-            self.alone = Alone::Nothing;
+            (self.alone, self.releases) = (Alone::Nothing, true);
         }
         if let SetAside::Keyed(keyed) = &mut self.set_aside {
             keyed.landed(flight.line(), &self.flights);
@@ -305,7 +327,7 @@ impl Delivery {
             SetAside::Plain(returned) => returned.retain(|offset, _| !is_gone(*offset)),
             SetAside::Keyed(keyed) => keyed.forget(&is_gone, &self.flights),
         }
-        if let Alone::Asked(offset) | Alone::Isolated(offset) = self.alone
+        if let Alone::Asked(offset, _) | Alone::Isolated(offset, _) = self.alone
             && is_gone(offset)
         {
             self.alone = Alone::Nothing;
@@ -316,6 +338,15 @@ impl Delivery {
         let due = self.flights.first_due().filter(|flight| flight.deadline_ms <= now_ms)?;
         let (token, consumer) = (due.token, self.consumers.id(due.seat)?);
         Some(Action::Expire { consumer, token, held: self.flights.begin(token)? })
+    }
+
+    /// What came back, or waits for a consumer, did nothing should the router crash now.
+    fn release(&mut self, view: &impl View) -> Option<Action> {
+        if self.consumers.len() == 0 && matches!(self.alone, Alone::Isolated(..)) {
+            (self.alone, self.releases) = (Alone::Nothing, true);
+        }
+        let releases = std::mem::take(&mut self.releases);
+        view.isolated().filter(|_| releases).map(|offset| Action::Release { offset })
     }
 
     fn skip_settled(&mut self, view: &impl View) {
@@ -341,19 +372,21 @@ impl Delivery {
         }
         let candidate = match self.alone {
             Alone::Nothing => self.first(view)?,
-            Alone::Asked(_) | Alone::InFlight(_) => return None,
-            Alone::Isolated(offset) => self.find(offset, view)?,
+            Alone::Asked(..) | Alone::InFlight(_) => return None,
+            Alone::Isolated(offset, line) => self.find(offset, line, view)?,
         };
         let mark = view.mark(candidate.offset);
         if mark.crashes >= CRASHES_ALONE && self.alone == Alone::Nothing {
             // What is behind it waits as well, so that it is not overtaken for ever.
-            return self.flights.is_empty().then(|| self.isolate(candidate.offset));
+            return self.flights.is_empty().then(|| self.isolate(&candidate));
         }
         Some(self.begin(now_ms, candidate, mark, view))
     }
 
-    fn isolate(&mut self, offset: Offset) -> Action {
-        self.alone = Alone::Asked(offset);
+    fn isolate(&mut self, candidate: &Candidate) -> Action {
+        let offset = candidate.offset;
+        let line = candidate.line.map_or(Line::Single(offset), |(line, _)| line);
+        self.alone = Alone::Asked(offset, line);
         Action::Isolate { offset }
     }
 
@@ -371,7 +404,7 @@ impl Delivery {
             SetAside::Plain(returned) => drop(returned.remove(&offset)),
             SetAside::Keyed(keyed) => keyed.took_off(line, offset, &self.flights),
         }
-        if matches!(self.alone, Alone::Isolated(_)) {
+        if matches!(self.alone, Alone::Isolated(..)) {
             self.alone = Alone::InFlight(token);
         }
         let consumer = self.consumers.id(seat).unwrap_or(ConsumerId(u64::MAX));
@@ -393,9 +426,9 @@ impl Delivery {
     }
 
     /// This one, if a consumer may have it.
-    fn find(&mut self, offset: Offset, view: &impl View) -> Option<Candidate> {
+    fn find(&mut self, offset: Offset, line: Line, view: &impl View) -> Option<Candidate> {
         if let SetAside::Keyed(keyed) = &self.set_aside {
-            return keyed.get(Line::new(view.key(offset), offset), offset).map(Candidate::from);
+            return keyed.get(line, offset).map(Candidate::from);
         }
         let seat = self.next_seat()?;
         let SetAside::Plain(returned) = &self.set_aside else { return None };

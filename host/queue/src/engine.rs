@@ -243,12 +243,13 @@ impl Engine {
         let idle = self.writing.is_none();
         let sync = self.sync_due_us.filter(|_| self.writing.as_ref().is_none_or(|writing| writing.full.is_some()));
         let seal = self.seal_due_us.filter(|_| idle && self.gathered.is_empty());
-        let paced = self.pace.next_us().filter(|_| idle && !self.gathered.is_empty());
-        let looks = !self.blocked.is_empty() || self.disk_is_low || self.state.queues.values().any(|q| q.is_log());
+        // A commit in which nothing was to be done leaves the rest to the next, and no job that would end.
+        let next = (idle && !self.gathered.is_empty()).then(|| self.pace.next_us().unwrap_or(now.us));
+        let looks = !self.blocked.is_empty() || self.disk_is_low || !self.state.logs.is_empty();
         let look = looks.then_some(self.looked_us + LOOK_INTERVAL_US);
         // What a commit without a record woke.
         let active = (!self.active.is_empty()).then_some(now.us);
-        [parked, checkpoint, sync, seal, paced, look, active].into_iter().flatten().min()
+        [parked, checkpoint, sync, seal, next, look, active].into_iter().flatten().min()
     }
 
     pub(crate) fn take(&mut self, now: Now, request: Request) {
@@ -288,11 +289,11 @@ impl Engine {
                 let (id, named) = (source.id, source.named.clone());
                 let messages = messages.into_iter();
                 let publish = Gathered::Publish { messages, source, results: Vec::new(), reply };
-                if let Some((from, session)) = named
-                    && self.sessions.get(&from.name) != Some(&session)
+                if let Some((run, session)) = named
+                    && self.sessions.get(&run.name) != Some(&session)
                 {
                     let Gathered::Publish { messages, reply, .. } = publish else { return };
-                    return reply.give(Ok(messages.map(|_| Err(PublishError::Fenced(from.name.clone()))).collect()));
+                    return reply.give(Ok(messages.map(|_| Err(PublishError::Fenced(run.name.clone()))).collect()));
                 }
                 // In order, so whatever comes behind one that waits waits as well.
                 if self.blocked.holds(id) {

@@ -33,6 +33,7 @@ mod store;
 pub use commit::{Durability, Mode, Offset, OnFull, Outcome, QueueLimits, Retention, Stored};
 pub use delivery::{ConsumerId, Token, Why};
 pub use inspect::{InspectError, Problem, QueueReport, Report, inspect};
+pub use owner::now_ms;
 pub use plan::{
     DefineQueueError, LookupError, Output, PublishError, Published, QueueSettings, Receipt, RecordError, Redrive,
     Redriven, Settle, SettleError, Settlement, Target, Wanted, backoff,

@@ -216,7 +216,8 @@ pub(crate) fn token_first() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX / 2)
 }
 
-pub(crate) fn now_ms() -> u64 {
+/// Unix milliseconds, by a clock that may jump.
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

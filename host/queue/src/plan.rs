@@ -24,7 +24,7 @@ use crate::state::{Bodies, Publisher, Queue, State};
 pub(crate) use change::{Change, ChangeError, Changed};
 pub use change::{LookupError, RecordError};
 pub use define::DefineQueueError;
-pub(crate) use publish::{Attempted, From, NewEpoch};
+pub(crate) use publish::{Attempted, NewEpoch, Run};
 pub use redrive::{Redrive, Redriven, Wanted};
 pub use settle::backoff;
 pub(crate) use settle::{Finish, Settler};
@@ -173,6 +173,12 @@ impl<'a> Plan<'a> {
     pub(crate) fn isolate(&mut self, subscription: SubscriptionId, offset: Offset) {
         let Some(volatile) = self.is_volatile(subscription) else { return };
         self.push(Operation::Isolate { subscription, offset }, 0, volatile);
+    }
+
+    /// The message that was handed out alone came back.
+    pub(crate) fn release(&mut self, subscription: SubscriptionId) {
+        let Some(volatile) = self.is_volatile(subscription) else { return };
+        self.push(Operation::Release { subscription }, 0, volatile);
     }
 
     /// None where there is no such subscription.

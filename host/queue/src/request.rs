@@ -12,8 +12,8 @@ use crate::checkpoint::Checkpoints;
 use crate::commit::{DedupKey, Mode, Offset, Outcome, QueueId, SubscriptionId};
 use crate::delivery::{ConsumerId, Token};
 use crate::plan::{
-    Attempted, Change, ChangeError, Changed, DefineQueueError, Finish, From, NewEpoch, Output, Plan, PublishError,
-    Published, QueueSettings, Receipt, Redrive, Redriven, Settle, SettleError, Settlement, Settler,
+    Attempted, Change, ChangeError, Changed, DefineQueueError, Finish, NewEpoch, Output, Plan, PublishError, Published,
+    QueueSettings, Receipt, Redrive, Redriven, Run, Settle, SettleError, Settlement, Settler,
 };
 use crate::store::{Delivery, Notice, Page, PageFrom, ROUTE_PREFIX, Start, StoreFailed, StoreInfo, SubscribeError};
 
@@ -113,7 +113,7 @@ pub(crate) struct Sink {
 pub(crate) struct Source {
     pub(crate) id: u64,
     /// A run of a named publisher, and which stream of that run.
-    pub(crate) named: Option<(From, u64)>,
+    pub(crate) named: Option<(Run, u64)>,
 }
 
 /// A named publisher's stream that was let in.
@@ -224,6 +224,9 @@ pub(crate) enum Gathered {
         subscription: SubscriptionId,
         offset: Offset,
     },
+    Release {
+        subscription: SubscriptionId,
+    },
     Subscribe {
         subscribe: Subscribe,
         sink: Sink,
@@ -304,6 +307,10 @@ impl Gathered {
                 plan.isolate(subscription, offset);
                 Answer::Isolated(subscription, offset)
             }
+            Self::Release { subscription } => {
+                plan.release(subscription);
+                return (None, Rest::Nothing);
+            }
             Self::Subscribe { subscribe, sink, reply } => {
                 let Subscribe { queue, name, mode, start, .. } = &subscribe;
                 match plan.subscribe(queue, name, mode.unwrap_or_default(), *start) {
@@ -358,7 +365,7 @@ impl Gathered {
             Self::DefineSubscription { reply, .. } => reply.give(Err(failed.into())),
             Self::Redrive { reply, .. } => reply.give(Err(failed)),
             Self::Change { reply, .. } => reply.give(Err(failed)),
-            Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } => {}
+            Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } | Self::Release { .. } => {}
         }
     }
 
@@ -386,9 +393,9 @@ fn plan_publish(
     mut results: Vec<Result<Receipt, PublishError>>,
     reply: Reply<PublishAnswer>,
 ) -> (Option<Answer>, Rest) {
-    let from = source.named.as_ref().map(|(from, _)| from);
+    let run = source.named.as_ref().map(|(run, _)| run);
     while let Some(message) = messages.as_slice().first() {
-        match plan.publish(message, from) {
+        match plan.publish(message, run) {
             Attempted::Done(result) => results.push(result),
             Attempted::Blocked(queue) => {
                 return (None, Rest::Blocked(queue, Gathered::Publish { messages, source, results, reply }));

@@ -6,6 +6,7 @@
 
 mod answers;
 mod ask;
+mod changes;
 mod crash;
 mod deliveries;
 mod finish;

@@ -15,7 +15,7 @@ use quipu_protocol::Subject;
 use serde::{Deserialize, Serialize};
 
 use crate::commit::{
-    Commit, DedupKey, Offset, Operation, Outcome, Payload, QueueDefinition, QueueId, Stored, SubscriptionId,
+    Commit, DedupKey, Offset, Operation, Outcome, Payload, QueueDefinition, QueueId, Retention, Stored, SubscriptionId,
 };
 use crate::dedup::Dedup;
 use crate::offsets::OffsetSet;
@@ -36,6 +36,8 @@ pub struct State {
     pub(crate) time_ms: u64,
     pub(crate) queues: BTreeMap<QueueId, Queue>,
     pub(crate) names: HashMap<String, QueueId>,
+    /// The queues that are logs.
+    pub(crate) logs: BTreeSet<QueueId>,
     pub(crate) subscriptions: HashMap<SubscriptionId, QueueId>,
     pub(crate) dedup: Dedup,
     /// Ids of messages that are in memory alone: in no checkpoint.
@@ -145,6 +147,7 @@ impl State {
                 let known = self.subscription_mut(subscription)?;
                 known.isolated = Some(offset).filter(|offset| !known.settled.contains(*offset));
             }
+            Operation::Release { subscription } => self.subscription_mut(subscription)?.isolated = None,
             Operation::Trim { queue, below } => self.tail_bytes -= self.queue_mut(queue)?.trim(below),
             Operation::Remove { queue, offset } => self.tail_bytes -= self.queue_mut(queue)?.remove(offset),
             Operation::Publisher { name, epoch, sequence, refused, stored } => {
@@ -284,6 +287,10 @@ impl State {
         self.dirty.insert(id);
         self.queue_next = self.queue_next.max(id.0 + 1);
         self.names.insert(definition.name.clone(), id);
+        // A log stays one, and no other queue becomes one.
+        if matches!(definition.retention, Retention::Log { .. }) {
+            self.logs.insert(id);
+        }
         match self.queues.get_mut(&id) {
             Some(queue) => queue.definition = definition,
             None => drop(self.queues.insert(id, Queue::new(definition))),

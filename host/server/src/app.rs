@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use quipu_queue::journal::JournalConfig;
 use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
-use quipu_router::{ChainSettings, Condition, OnError, Order, RouteSettings, Router};
+use quipu_router::{ChainSettings, Condition, InlineSettings, OnError, Order, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, QueueConfig, RouteConfig};
+use crate::config::{self, Config, InlineConfig, QueueConfig, RouteConfig};
 use crate::listener::{self, Listener};
 use crate::plugins::{Chains, Plugins, Prepared, figures, watch};
 use crate::services::Services;
@@ -57,6 +57,9 @@ impl App {
         let router = Router::start(store.clone(), config.plugins.workers).context("cannot start plugin workers")?;
         for route in &config.routes {
             router.add(plugins.route(&config, route).await?).await?;
+        }
+        for route in &config.inline {
+            router.add_inline(plugins.inline(&config, route).await?)?;
         }
         plugins.take_in_all(&config).await;
         let services = Arc::new(Services::new(store, router, plugins, config.clone()));
@@ -145,6 +148,25 @@ pub(crate) fn chain_settings(route: &RouteConfig, chains: Chains) -> Result<Chai
             backoff_ms: route.on_error.backoff.iter().map(|step| millis(*step)).collect(),
             then: route.on_error.then.as_ref().map(|name| name.as_str().to_owned()),
         },
+        ..ChainSettings::new(chains)
+    })
+}
+
+/// An inline route with these chains.
+pub(crate) fn inline_settings(route: &InlineConfig, prepared: Prepared) -> Result<InlineSettings> {
+    let Prepared { chains, held } = prepared;
+    let ChainSettings { when, otherwise, plugins, to, .. } = inline_chain_settings(route, chains)?;
+    let settings = InlineSettings::new(&route.name, route.on.clone());
+    Ok(InlineSettings { when, otherwise, plugins, to, held, ..settings })
+}
+
+/// What of an inline route changes while it runs, with these chains.
+pub(crate) fn inline_chain_settings(route: &InlineConfig, chains: Chains) -> Result<ChainSettings> {
+    let when = route.when.as_deref().map(Condition::new).transpose();
+    Ok(ChainSettings {
+        when: when.with_context(|| format!("route {:?}: when", route.name))?,
+        otherwise: route.otherwise.clone(),
+        to: route.to.clone(),
         ..ChainSettings::new(chains)
     })
 }

@@ -65,6 +65,8 @@ pub(crate) struct Config {
     pub(crate) queues: Vec<QueueConfig>,
     /// `[[route]]`, in the file's order.
     pub(crate) routes: Vec<RouteConfig>,
+    /// Those of them with `on`, in the file's order.
+    pub(crate) inline: Vec<InlineConfig>,
 }
 
 /// Where clients connect.
@@ -197,6 +199,26 @@ pub(crate) struct RouteConfig {
     pub(crate) order: Order,
     /// `on_error`.
     pub(crate) on_error: OnError,
+}
+
+/// An inline route.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct InlineConfig {
+    /// `name`: unique among all routes.
+    pub(crate) name: String,
+    /// `on`: the subjects on whose messages it runs, as these are published and before anything is stored. 1 to 64
+    /// patterns.
+    pub(crate) on: Vec<SubjectPattern>,
+    /// `when`: as of other routes.
+    pub(crate) when: Option<String>,
+    /// `else`: where copies of those messages go that `when` refuses. Empty: nowhere.
+    pub(crate) otherwise: Vec<Template>,
+    /// `plugins`: the chain.
+    pub(crate) plugins: Vec<PluginUse>,
+    /// `to`: where messages go after the chain. Empty only where there are plugins, which may say where.
+    pub(crate) to: Vec<Template>,
+    /// `parallel`: publishers whose messages are worked on at once. Default 1; 1 to 64.
+    pub(crate) parallel: usize,
 }
 
 /// Which messages of a route keep their order.

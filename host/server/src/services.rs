@@ -62,8 +62,7 @@ impl Services {
 
 impl Services {
     /// The configuration that the router runs by now.
-    #[allow(clippy::unused_async, reason = "it is to change while the router runs")]
-    pub(crate) async fn config(&self) -> Arc<Config> {
+    pub(crate) fn config(&self) -> Arc<Config> {
         self.config.clone()
     }
 }

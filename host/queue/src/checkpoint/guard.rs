@@ -2,38 +2,43 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use redb::{Database, Table, TableDefinition, WriteTransaction};
 
 use super::CheckpointError;
+use super::watched::Health;
 
 /// A database that may be closed. Closing it writes, so what that asserts is caught too.
 #[derive(Debug)]
-pub(super) struct Guarded(RwLock<Option<Database>>);
+pub(super) struct Guarded {
+    database: RwLock<Option<Database>>,
+    health: Arc<Health>,
+}
 
 impl Guarded {
-    pub(super) fn new(database: Database) -> Self {
-        Self(RwLock::new(Some(database)))
+    pub(super) fn new(database: Database, health: Arc<Health>) -> Self {
+        Self { database: RwLock::new(Some(database)), health }
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Option<Database>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.database.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn write(&self) -> RwLockWriteGuard<'_, Option<Database>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        self.database.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        close(self.0.get_mut().unwrap_or_else(PoisonError::into_inner));
+        close(self.database.get_mut().unwrap_or_else(PoisonError::into_inner), &self.health);
     }
 }
 
 /// What it cannot write is in the journal.
-pub(super) fn close(database: &mut Option<Database>) {
+pub(super) fn close(database: &mut Option<Database>, health: &Health) {
+    let _writer = health.begin_write();
     close_one(database.take());
 }
 

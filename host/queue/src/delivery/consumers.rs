@@ -107,6 +107,11 @@ impl Consumers {
         self.change(seat, |consumer| consumer.delivered += 1);
     }
 
+    /// What it was to get cannot be read.
+    pub(super) fn undeliver(&mut self, seat: u32) {
+        self.change(seat, |consumer| consumer.delivered = consumer.delivered.saturating_sub(1));
+    }
+
     fn change(&mut self, seat: u32, change: impl FnOnce(&mut Consumer)) {
         let Some(consumer) = self.by_seat.get_mut(&seat) else { return };
         change(consumer);

@@ -168,12 +168,15 @@ impl Flights {
         }
     }
 
+    /// `u64::MAX`: none.
     pub(super) fn set_deadline(&mut self, token: Token, deadline_ms: u64) {
         let Some(at) = self.find(token) else { return };
         self.unheap(at);
         self.at_mut(at).deadline_ms = deadline_ms;
-        self.heap.push(at);
-        self.lift(self.heap.len() - 1);
+        if deadline_ms < u64::MAX {
+            self.heap.push(at);
+            self.lift(self.heap.len() - 1);
+        }
     }
 
     fn find(&self, token: Token) -> Option<u32> {

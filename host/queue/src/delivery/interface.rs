@@ -60,6 +60,8 @@ pub trait View {
     fn delivered_through(&self) -> Offset;
     /// What is unsettled below this was perhaps handed out before an unclean stop.
     fn returned_below(&self) -> Offset;
+    /// What is taken for the only one in flight, should the router stop uncleanly now.
+    fn isolated(&self) -> Option<Offset>;
 }
 
 /// Why a message is delivered.
@@ -100,6 +102,14 @@ pub enum Event {
         until_ms: u64,
         /// [`Why::Nacked`] or [`Why::Expired`].
         why: Why,
+    },
+    /// What [`Action::Deliver`] said cannot be read and was handed to nobody: it costs no credit and no attempt, and is
+    /// tried again.
+    Unreadable {
+        /// Of the delivery.
+        token: Token,
+        /// Not before this time, in Unix milliseconds.
+        until_ms: u64,
     },
     /// A settlement that began came to nothing: the delivery stands.
     Refused(Token),
@@ -143,6 +153,11 @@ pub enum Action {
     },
     /// Make durable that this message is the only one in flight, then say [`Event::Isolated`].
     Isolate {
+        /// Which message.
+        offset: Offset,
+    },
+    /// Make durable that this message is not in flight any more, nor settled.
+    Release {
         /// Which message.
         offset: Offset,
     },

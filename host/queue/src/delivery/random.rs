@@ -41,6 +41,7 @@ struct Known {
     messages: Vec<Message>,
     delivered_through: u64,
     returned_below: u64,
+    isolated: Option<Offset>,
 }
 
 impl Known {
@@ -76,6 +77,10 @@ impl View for Known {
 
     fn returned_below(&self) -> Offset {
         Offset(self.returned_below)
+    }
+
+    fn isolated(&self) -> Option<Offset> {
+        self.isolated
     }
 }
 
@@ -146,6 +151,10 @@ impl World {
                     assert!(self.known.at(offset).mark.crashes >= CRASHES_ALONE);
                     self.isolate = Some(offset);
                 }
+                Action::Release { offset } => {
+                    assert_eq!(self.known.isolated.take(), Some(offset));
+                    self.isolated = None;
+                }
                 Action::Expire { consumer, token, held } => {
                     let begun = self.begun.get_mut(&token).expect("a delivery");
                     assert!(!begun.settling && begun.deadline_ms <= self.now_ms);
@@ -154,6 +163,9 @@ impl World {
                 }
             }
         }
+        let in_hand = |offset| self.begun.values().any(|begun| begun.offset == offset);
+        let is_next = |offset| self.isolated == Some(offset) && !self.consumers.is_empty();
+        assert!(self.known.isolated.is_none_or(|offset| in_hand(offset) || is_next(offset)));
         assert!(self.delivery.poll_timeout().is_none_or(|timeout_ms| timeout_ms > self.now_ms));
         let due_ms = self.begun.values().filter(|begun| !begun.settling).map(|begun| begun.deadline_ms).min();
         assert!(due_ms.is_none_or(|due_ms| due_ms > self.now_ms));
@@ -278,12 +290,14 @@ impl World {
         match b % 8 {
             0..=2 => {
                 message.gone = true;
+                self.known.isolated = self.known.isolated.filter(|isolated| *isolated != begun.offset);
                 Event::Settled(token)
             }
             3..=5 => {
                 let until_ms = self.now_ms + u64::from(b);
                 message.mark.attempts += 1;
                 message.parked_until_ms = until_ms;
+                self.known.isolated = self.known.isolated.filter(|isolated| *isolated != begun.offset);
                 Event::Parked { token, until_ms, why: if b.is_multiple_of(2) { Why::Nacked } else { Why::Expired } }
             }
             6 => Event::GiveBack(token),
@@ -336,6 +350,7 @@ impl World {
         self.begun.retain(|_, begun| !is_gone(begun.offset));
         self.isolate = self.isolate.filter(|offset| !is_gone(*offset));
         self.isolated = self.isolated.filter(|offset| !is_gone(*offset));
+        self.known.isolated = self.known.isolated.filter(|offset| !is_gone(*offset));
         if b.is_multiple_of(4) { Event::Trimmed(offset) } else { Event::Removed(offset) }
     }
 
@@ -347,7 +362,9 @@ impl World {
     }
 
     fn say_isolated(&mut self) -> Event {
-        self.isolated = self.isolate.take().or(self.isolated);
+        if let Some(offset) = self.isolate.take() {
+            (self.isolated, self.known.isolated) = (Some(offset), Some(offset));
+        }
         self.isolated.map_or(Event::Tick, Event::Isolated)
     }
 

@@ -8,10 +8,13 @@ use super::*;
 #[derive(Debug)]
 struct Known {
     keys: Vec<Option<u64>>,
+    /// Whether messages can be read at the moment.
+    readable: bool,
     gone: BTreeSet<u64>,
     marks: BTreeMap<u64, Mark>,
     delivered_through: u64,
     returned_below: u64,
+    isolated: Option<Offset>,
 }
 
 impl View for Known {
@@ -28,7 +31,7 @@ impl View for Known {
     }
 
     fn key(&self, offset: Offset) -> Option<u64> {
-        self.keys[usize::try_from(offset.0).expect("an offset")]
+        self.keys[usize::try_from(offset.0).expect("an offset")].filter(|_| self.readable)
     }
 
     fn delivered_through(&self) -> Offset {
@@ -37,6 +40,10 @@ impl View for Known {
 
     fn returned_below(&self) -> Offset {
         Offset(self.returned_below)
+    }
+
+    fn isolated(&self) -> Option<Offset> {
+        self.isolated.filter(|offset| !self.gone.contains(&offset.0))
     }
 }
 
@@ -58,10 +65,12 @@ impl Play {
     fn with(terms: Terms) -> Self {
         let known = Known {
             keys: Vec::new(),
+            readable: true,
             gone: BTreeSet::new(),
             marks: BTreeMap::new(),
             delivered_through: 1 << 40,
             returned_below: 0,
+            isolated: None,
         };
         Self { delivery: Delivery::new(terms, Offset(0), 1), known, now_ms: 0, bytes: 0, out: Vec::new() }
     }
@@ -71,7 +80,7 @@ impl Play {
     /// to it, `nack T MS`, `late T MS` the same for an expired one, `refuse T`, `back T`, `extend T MS`; `crash O N` so
     /// many crashes of an offset, `isolated O`, `trim O`, `remove O`, `durable O` the mark; `max N` in flight; `~MS` time
     /// passes. Returns what is delivered, as `a<-OFFSET#TOKEN` with `/ATTEMPT` after the first, `!` for returned, `^` for
-    /// expired and `?` for crashed ones; `expire T`, `mark O`, `alone O`; `stale T` for a token that was.
+    /// expired and `?` for crashed ones; `expire T`, `mark O`, `alone O`, `free O`; `stale T` for a token that was.
     fn play(&mut self, script: &str) -> String {
         for step in script.split(", ") {
             self.step(step);
@@ -90,7 +99,10 @@ impl Play {
                 self.known.marks.entry(number(offset)).or_default().crashes = crashes;
                 return;
             }
-            ["isolated", offset] => Event::Isolated(Offset(number(offset))),
+            ["isolated", offset] => {
+                self.known.isolated = Some(Offset(number(offset)));
+                Event::Isolated(Offset(number(offset)))
+            }
             ["trim", offset] => {
                 self.known.gone.extend(0..number(offset));
                 Event::Trimmed(Offset(number(offset)))
@@ -177,6 +189,7 @@ impl Play {
     fn parked(&mut self, token: Token, ms: u64, why: Why) -> Event {
         let offset = self.delivery.flights.get(token).expect("a delivery").offset;
         self.known.marks.entry(offset.0).or_default().attempts += 1;
+        self.known.isolated = self.known.isolated.filter(|isolated| *isolated != offset);
         Event::Parked { token, until_ms: self.now_ms + ms, why }
     }
 
@@ -197,6 +210,10 @@ impl Play {
                 }
                 Action::Advance { through } => format!("mark {through}"),
                 Action::Isolate { offset } => format!("alone {offset}"),
+                Action::Release { offset } => {
+                    self.known.isolated = None;
+                    format!("free {offset}")
+                }
                 Action::Expire { token, .. } => format!("expire {}", token.0),
             };
             self.out.push(line);
@@ -351,6 +368,16 @@ fn a_refused_settlement_has_its_deadline_again() {
 }
 
 #[test]
+fn a_refused_settlement_has_no_deadline_where_there_is_none_any_more() {
+    let terms = Terms { mode: Mode::Shared, in_flight_max: 9, ack_deadline_ms: Some(100), paused: false };
+    let mut play = Play::with(terms);
+    assert_eq!(play.play("join a, a=1, +1, ~100"), "a<-0#1 expire 1");
+    play.delivery.set_terms(Terms { ack_deadline_ms: None, ..terms });
+    play.delivery.handle(100, Event::Refused(Token(1)));
+    assert_eq!(play.play("~500, ack 1"), "");
+}
+
+#[test]
 fn a_deadline_can_be_extended_and_cut() {
     check_deadline(
         "join a, a=9, +2, ~90, extend 1 50, ~10, ~39, ~1, extend 1 9",
@@ -385,6 +412,29 @@ fn what_was_perhaps_handed_out_before_says_so() {
 }
 
 #[test]
+fn a_message_that_cannot_be_read_for_a_moment_is_still_handled_alone() {
+    for was_readable in [true, false] {
+        let mut play = Play::new(Mode::KeyShared);
+        play.known.readable = was_readable;
+        assert_eq!(play.play("crash 0 3, +ab, join a, a=9"), "alone 0");
+        play.known.readable = !was_readable;
+        assert_eq!(play.play("isolated 0, ack 1"), "a<-0#1 a<-1#2");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_takes_no_credit() {
+    for mode in [Mode::Shared, Mode::KeyShared, Mode::Exclusive] {
+        let mut play = Play::new(mode);
+        assert_eq!(play.play("+2, join a, a=1"), "a<-0#1");
+        play.delivery.handle(0, Event::Unreadable { token: Token(1), until_ms: 5 });
+        play.drain();
+        assert_eq!(play.play("~5"), "a<-1#2");
+        assert_eq!(play.play("a=2"), "a<-0#3!");
+    }
+}
+
+#[test]
 fn a_message_of_many_crashes_is_handled_alone() {
     for mode in [Mode::Shared, Mode::KeyShared, Mode::Exclusive] {
         let start = "crash 0 2, crash 1 3, +4, join a, a=9";
@@ -396,10 +446,12 @@ fn a_message_of_many_crashes_is_handled_alone() {
         check("ack 1, isolated 1, nack 2 5", "a<-0#1 alone 1 a<-1#2 a<-2#3 a<-3#4");
         check("nack 1 5, ~5, isolated 1, ~5", "a<-0#1 alone 1 a<-1#2");
         check("nack 1 5, isolated 1, ack 2, ~5", "a<-0#1 alone 1 a<-1#2 a<-2#3 a<-3#4 a<-0#5/2");
-        check("back 1, ack 2, isolated 1, back 3, isolated 1", "a<-0#1 a<-0#2! alone 1 a<-1#3 alone 1 a<-1#4!");
+        check("back 1, ack 2, isolated 1, back 3, isolated 1", "a<-0#1 a<-0#2! alone 1 a<-1#3 free 1 alone 1 a<-1#4!");
+        check("ack 1, isolated 1, refuse 2, leave a", "a<-0#1 alone 1 a<-1#2 free 1");
         check("ack 1, remove 1", "a<-0#1 alone 1 a<-2#2 a<-3#3");
         check("ack 1, isolated 1, trim 2, ack 2", "a<-0#1 alone 1 a<-1#2 a<-2#3 a<-3#4 stale 2");
-        check("ack 1, leave a, isolated 1, join b, b=1, ack 2", "a<-0#1 alone 1 b<-1#2");
+        check("ack 1, leave a, isolated 1, join b, b=1, isolated 1", "a<-0#1 alone 1 free 1 alone 1 b<-1#2");
+        check("ack 1, leave a, join b, isolated 1, b=1, ack 2", "a<-0#1 alone 1 b<-1#2");
     }
 }
 

@@ -24,21 +24,14 @@ struct Touched {
 impl Engine {
     /// Plans what was gathered and hands it to the journal's thread, unless that has a commit already.
     pub(super) fn start_commit(&mut self, now: Now) {
-        // What needs no record is done at once, and what is behind it goes on.
-        while self.start_one(now) {}
-    }
-
-    /// Whether something was done that needed no record.
-    fn start_one(&mut self, now: Now) -> bool {
         let paused = self.pace.next_us().is_some_and(|at_us| now.us < at_us);
         if self.writing.is_some() || self.failed.is_some() || self.gathered.is_empty() || paused {
-            return false;
+            return;
         }
         let (planned, answers) = self.plan(now);
         if planned.commit.operations.is_empty() {
             // Nothing for the journal: it is as durable as it will be.
-            self.committed(now, Writing { planned, answers, durable: false, recorded: false, full: None });
-            return true;
+            return self.committed(now, Writing { planned, answers, durable: false, recorded: false, full: None });
         }
         // What nobody waits for is synced in time, also where one commit follows the other.
         let durable = planned.needs_sync || self.sync_due_us.is_some_and(|due_us| due_us <= now.us);
@@ -50,7 +43,6 @@ impl Engine {
             }
             Err(e) => self.fail(&format!("a commit cannot be written: {e}")),
         }
-        false
     }
 
     fn plan(&mut self, now: Now) -> (Planned, Vec<Answer>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Engine, Now, Reader, is_immediate};
 use crate::checkpoint::Checkpoints;
 use crate::commit::{Offset, QueueId, Stored, SubscriptionId};
-use crate::delivery::{Action, ConsumerId, Delivery as Deliverer, Event, Terms, Token, View, Why};
+use crate::delivery::{Action, ConsumerId, Delivery as Deliverer, Event, Terms, Token, View};
 use crate::plan::{Finish, Settle, SettleError, Settlement, Settler};
 use crate::request::{Begun, Credit, Gathered, Joined, Reply, Sink, Subscribe};
 use crate::state::{Mark, Queue, State, Subscription};
@@ -60,6 +60,10 @@ impl View for Seen<'_> {
 
     fn returned_below(&self) -> Offset {
         self.subscription.returned_below
+    }
+
+    fn isolated(&self) -> Option<Offset> {
+        self.subscription.isolated
     }
 }
 
@@ -194,7 +198,7 @@ impl Engine {
         let event = match finish {
             Ok(Finish::Gone | Finish::Stale) => Event::Settled(token),
             Ok(Finish::Back) => Event::GiveBack(token),
-            Ok(Finish::Park { delay_ms, why, .. }) => {
+            Ok(Finish::Park { delay_ms, why }) => {
                 Event::Parked { token, until_ms: now.ms.saturating_add(*delay_ms), why: *why }
             }
             Err(_) => Event::Refused(token),
@@ -213,7 +217,7 @@ impl Engine {
                         let Some(stored) = self.charge(id, consumer, offset) else {
                             // Never altered, never skipped in silence: it is tried again.
                             let until_ms = now.ms.saturating_add(UNREADABLE_MS);
-                            self.handle(now, id, Event::Parked { token, until_ms, why: Why::Returned });
+                            self.handle(now, id, Event::Unreadable { token, until_ms });
                             continue;
                         };
                         let handed = Delivery { token, offset, attempt, crashes, why, stored };
@@ -221,6 +225,7 @@ impl Engine {
                     }
                     Action::Advance { through } => self.gather(Gathered::Deliverable { subscription: id, through }),
                     Action::Isolate { offset } => self.gather(Gathered::Isolate { subscription: id, offset }),
+                    Action::Release { .. } => self.gather(Gathered::Release { subscription: id }),
                     Action::Expire { token, held, .. } => {
                         let Some(queue) = self.state.subscriptions.get(&id).copied() else { continue };
                         let settler = Settler { queue, subscription: id, held };

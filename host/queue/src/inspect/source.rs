@@ -80,13 +80,13 @@ impl Source {
         mut take: impl FnMut(K::SelfType<'_>, &[u8]),
     ) -> Result<(), String> {
         let Some(database) = &self.database else { return Ok(()) };
-        let mut walk = Walk { count: 0, last: None };
-        let forward = guarded(|| walk.forward(database, table, &mut take));
-        if forward.is_err() {
+        let mut walk = Walk::default();
+        let read = guarded(|| walk.from(End::First, database, table, &mut take));
+        if read.is_err() {
             // What cannot be reached from this end either is told of by the first failure.
-            guarded(|| walk.backward(database, table, &mut take)).ok();
+            guarded(|| walk.from(End::Last, database, table, &mut take)).ok();
         }
-        forward
+        read
     }
 
     /// A row by its key; none where it is not there or cannot be reached.
@@ -125,53 +125,52 @@ impl Bodies for Source {
     }
 }
 
-/// Where rows of a table were read so far. Keys must ascend: damaged pages may lead in a circle.
+/// From where a table is read.
+#[derive(Clone, Copy)]
+enum End {
+    First,
+    Last,
+}
+
+/// The rows of a table that were read so far, from both ends. What comes must lie between: damaged pages may lead in a
+/// circle.
+#[derive(Default)]
 struct Walk {
     count: u64,
+    first: Option<Vec<u8>>,
     last: Option<Vec<u8>>,
 }
 
 impl Walk {
-    fn forward<K: Key + 'static>(
+    fn from<K: Key + 'static>(
         &mut self,
+        end: End,
         database: &Database,
         definition: TableDefinition<'static, K, &'static [u8]>,
         take: &mut impl FnMut(K::SelfType<'_>, &[u8]),
     ) -> Result<(), String> {
         let Some(table) = open_table(database, definition)? else { return Ok(()) };
-        for row in table.iter().map_err(|e| e.to_string())? {
+        let mut rows = table.iter().map_err(|e| e.to_string())?;
+        let mut next = || match end {
+            End::First => rows.next(),
+            End::Last => rows.next_back(),
+        };
+        while let Some(row) = next() {
             let (key, value) = row.map_err(|e| e.to_string())?;
             let bytes = K::as_bytes(&key.value()).as_ref().to_vec();
-            if self.last.as_ref().is_some_and(|last| K::compare(last, &bytes).is_ge()) {
+            let before = self.first.as_ref().is_some_and(|first| K::compare(first, &bytes).is_ge());
+            if before || self.last.as_ref().is_some_and(|last| K::compare(last, &bytes).is_le()) {
                 return Err("its keys are out of order".into());
             }
-            self.last = Some(bytes);
+            match end {
+                End::First => self.first = Some(bytes),
+                End::Last => self.last = Some(bytes),
+            }
             self.count += 1;
             take(key.value(), value.value());
         }
         let said = table.len().map_err(|e| e.to_string())?;
         if said == self.count { Ok(()) } else { Err(format!("it has {} rows and should have {said}", self.count)) }
-    }
-
-    fn backward<K: Key + 'static>(
-        &mut self,
-        database: &Database,
-        definition: TableDefinition<'static, K, &'static [u8]>,
-        take: &mut impl FnMut(K::SelfType<'_>, &[u8]),
-    ) -> Result<(), String> {
-        let Some(table) = open_table(database, definition)? else { return Ok(()) };
-        let mut before: Option<Vec<u8>> = None;
-        for row in table.iter().map_err(|e| e.to_string())?.rev() {
-            let (key, value) = row.map_err(|e| e.to_string())?;
-            let bytes = K::as_bytes(&key.value()).as_ref().to_vec();
-            let known = self.last.as_ref().is_some_and(|last| K::compare(last, &bytes).is_ge());
-            if known || before.as_ref().is_some_and(|before| K::compare(before, &bytes).is_le()) {
-                return Ok(());
-            }
-            before = Some(bytes);
-            take(key.value(), value.value());
-        }
-        Ok(())
     }
 }
 

@@ -10,7 +10,8 @@ use crate::commit::DedupKey;
 use crate::dedup::{Dedup, WINDOW_MS};
 use crate::disk::{Disk, RealDisk};
 use crate::journal::JournalError;
-use crate::plan::{Published, QueueSettings, Receipt, Settle, SettleError, Settlement};
+use crate::plan::{Published, QueueSettings, Receipt, Redrive, Settle, SettleError, Settlement};
+use crate::request::Reply;
 use crate::state::State;
 use crate::store::{self, Start};
 use crate::{Offset, Outcome, QueueInfo};
@@ -61,8 +62,14 @@ fn store_of(
     before: impl FnMut(u64, u64) -> Result<(), JournalError> + Send + 'static,
 ) -> (store::Store, Arc<AtomicU64>) {
     let released = Arc::default();
+    let journal = Box::new(Scripted { before, last: 0, released: Arc::clone(&released) });
+    let engine = parts(directory, state);
+    (store::Store::start(super::Store { engine, journal, lock: None }).expect("threads"), released)
+}
+
+fn parts(directory: &std::path::Path, state: State) -> Parts {
     let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(directory).expect("a directory"));
-    let engine = Parts {
+    Parts {
         state,
         sequence: 0,
         store_id: [1; 16],
@@ -73,9 +80,7 @@ fn store_of(
         body_bytes_max: 1 << 20,
         journal_bytes: 8 << 20,
         token_first: 1,
-    };
-    let journal = Box::new(Scripted { before, last: 0, released: Arc::clone(&released) });
-    (store::Store::start(super::Store { engine, journal, lock: None }).expect("threads"), released)
+    }
 }
 
 fn settings(name: &str) -> QueueSettings {
@@ -196,4 +201,30 @@ async fn publishers_wait_for_room_in_the_dedup_window() {
     assert_eq!(info(&store).await[0].next_offset, 1);
     store.stop().await.expect("a clean stop");
     assert!(second.expect("a store").await.expect("an answer").is_err());
+}
+
+/// A redrive is alone in its commit; one that finds nothing makes none, and so no job whose end would go on.
+#[tokio::test]
+async fn what_is_gathered_behind_a_commit_of_nothing_does_not_wait_for_something_to_happen() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut engine = Engine::new(parts(directory.path(), State::default()));
+    let redrive = Redrive {
+        queue: "none".into(),
+        from: Offset(0),
+        look: 1,
+        take: 1,
+        only: Box::new(|_, _| true),
+        dry_run: false,
+    };
+    let (reply, redriven) = tokio::sync::oneshot::channel();
+    let now = Now::default();
+    engine.take(now, Request::Redrive { redrive, reply: Reply::Once(reply) });
+    let (reply, _defined) = tokio::sync::oneshot::channel();
+    engine.take(now, Request::DefineQueue { settings: settings("q"), reply: Reply::Once(reply) });
+    engine.advance(now);
+    assert_eq!(redriven.await.expect("an answer").expect("a store"), None);
+    assert!(engine.next_job().is_none());
+    assert_eq!(engine.timeout_us(now), Some(now.us));
+    engine.advance(now);
+    assert!(matches!(engine.next_job(), Some(Job::Append { .. })));
 }

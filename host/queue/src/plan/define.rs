@@ -27,7 +27,7 @@ impl Start {
             Self::New => queue.next,
             Self::First => queue.floor(),
             Self::Offset(offset) => offset.clamp(queue.floor(), queue.next),
-            Self::Time(ms) => queue.since(ms).clamp(queue.floor(), queue.next),
+            Self::Time(ms) => queue.known_before(ms).clamp(queue.floor(), queue.next),
         }
     }
 }

@@ -17,7 +17,7 @@ const PASSED_MAX: u64 = 4_096;
 
 /// A named publisher's run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct From {
+pub(crate) struct Run {
     pub(crate) name: Arc<str>,
     pub(crate) epoch: u64,
 }
@@ -46,11 +46,11 @@ enum Room {
 }
 
 impl Plan<'_> {
-    pub(crate) fn publish(&mut self, published: &Published, from: Option<&From>) -> Attempted {
-        let Some(from) = from else { return self.publish_one(published) };
-        let known = match self.publisher(&from.name) {
-            Some(known) if known.now.epoch == from.epoch => known,
-            _ => return Attempted::Done(Err(PublishError::Fenced(from.name.clone()))),
+    pub(crate) fn publish(&mut self, published: &Published, run: Option<&Run>) -> Attempted {
+        let Some(run) = run else { return self.publish_one(published) };
+        let known = match self.publisher(&run.name) {
+            Some(known) if known.now.epoch == run.epoch => known,
+            _ => return Attempted::Done(Err(PublishError::Fenced(run.name.clone()))),
         };
         let sequence = published.sequence;
         let again = known.now.refused.contains(&sequence);
@@ -62,7 +62,7 @@ impl Plan<'_> {
         let attempted = self.publish_one(published);
         let lasting = self.planned.commit.operations.len() > written || self.planned.needs_sync != needs_sync;
         let Attempted::Done(done) = attempted else { return attempted };
-        if let Some(known) = self.publishers.get_mut(&from.name) {
+        if let Some(known) = self.publishers.get_mut(&run.name) {
             // What was passed over had been refused in a commit that a crash took.
             for passed in (known.now.sequence + 1).max(sequence.saturating_sub(PASSED_MAX))..sequence {
                 known.now.refused.insert(passed);

@@ -10,12 +10,13 @@ const TRIMMED_MAX: u64 = 100_000;
 impl Plan<'_> {
     /// Trims every log that is over its retention.
     pub(crate) fn retain(&mut self) {
-        let over = |(id, queue): (&QueueId, &Queue)| {
+        let over = |id: &QueueId| {
+            let queue = &self.state.queues[id];
             let below = self.retained_from(queue);
             (below > queue.floor()).then_some((*id, below, queue.is_in_memory_alone()))
         };
-        let stays = |(id, queue): &(&QueueId, &Queue)| queue.is_log() && self.removed != Some(**id);
-        let trims: Vec<_> = self.state.queues.iter().filter(stays).filter_map(over).collect();
+        let stays = |id: &&QueueId| self.removed != Some(**id);
+        let trims: Vec<_> = self.state.logs.iter().filter(stays).filter_map(over).collect();
         for (queue, below, volatile) in trims {
             self.push(Operation::Trim { queue, below }, 0, volatile);
         }

@@ -20,9 +20,7 @@ pub(super) const DEAD_PREFIX: &str = "quipu-dead-";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finish {
     Gone,
-    /// With the attempts that failed so far.
     Park {
-        attempts: u32,
         delay_ms: u64,
         why: Why,
     },
@@ -50,28 +48,65 @@ struct Letter {
 #[derive(Debug)]
 struct End {
     finish: Finish,
-    /// Where that is the end of the message too.
-    outcome: Option<Outcome>,
+    fate: Fate,
     letter: Option<Letter>,
 }
 
+/// What the state keeps of an attempt that ended.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    /// It is the end of the message too.
+    Settled(Outcome),
+    /// An attempt more.
+    Failed,
+    Unchanged,
+}
+
+impl End {
+    fn dead(letter: Letter) -> Self {
+        Self { finish: Finish::Gone, fate: Fate::Settled(Outcome::DeadLettered), letter: Some(letter) }
+    }
+}
+
 impl Plan<'_> {
-    /// Plans a settlement with its outputs. Whatever can fail is done before the first operation is planned.
+    /// Plans a settlement with its outputs.
     pub(crate) fn settle(&mut self, settler: Settler, settle: &Settle) -> Result<Finish, SettleError> {
-        let Settler { queue, subscription, held } = settler;
         if self.is_gone(settler) {
             return Ok(Finish::Stale);
         }
         let targets = self.targets(&settle.outputs)?;
-        let End { finish, outcome, letter } = self.end(settler, &settle.settlement)?;
-        let of_input = letter.is_some() || settle.outputs.iter().any(|output| output.payload.is_none());
+        let end = self.end(settler, &settle.settlement)?;
+        self.conclude(settler, end, &settle.outputs, &targets)
+    }
+
+    /// Plans what comes after a consumer let the deadline pass.
+    pub(crate) fn expire(&mut self, settler: Settler) -> Result<Finish, SettleError> {
+        if self.is_gone(settler) {
+            return Ok(Finish::Stale);
+        }
+        let end = self.failed(settler, Why::Expired, None, "not settled in time, tried")?;
+        self.conclude(settler, end, &[], &[])
+    }
+
+    /// Plans the end of an attempt. Whatever can fail is done before the first operation is planned.
+    fn conclude(
+        &mut self,
+        settler: Settler,
+        end: End,
+        outputs: &[Output],
+        targets: &[Arc<[QueueId]>],
+    ) -> Result<Finish, SettleError> {
+        let Settler { queue, subscription, held } = settler;
+        let End { finish, fate, letter } = end;
+        let offset = held.offset;
+        let of_input = letter.is_some() || outputs.iter().any(|output| output.payload.is_none());
         let mut input = match of_input {
-            true => self.input(queue, held.offset).map_err(SettleError::Unreadable)?.1,
+            true => self.input(queue, offset).map_err(SettleError::Unreadable)?.1,
             false => Input::new(Bytes::new()),
         };
-        self.check_size(settle, &targets, letter.as_ref(), &input)?;
+        self.check_size(outputs, targets, letter.as_ref(), &input)?;
         let mut dropping = Vec::new();
-        for (output, queues) in settle.outputs.iter().zip(&targets) {
+        for (output, queues) in outputs.iter().zip(targets) {
             let bytes = output.header.len() + output.payload.as_ref().unwrap_or(&input.bytes).len();
             dropping.extend(self.room_for_output(queues, bytes as u64).map_err(SettleError::Full)?);
         }
@@ -79,19 +114,18 @@ impl Plan<'_> {
             let id = self.queue_for_dead_letters(to);
             self.append(&[id], &header, &mut input, None);
         }
-        for (output, queues) in settle.outputs.iter().zip(targets) {
+        for (output, queues) in outputs.iter().zip(targets) {
             match &output.payload {
-                Some(bytes) => self.append(&queues, &output.header, &mut Input::new(bytes.clone()), None),
-                None => self.append(&queues, &output.header, &mut input, None),
+                Some(bytes) => self.append(queues, &output.header, &mut Input::new(bytes.clone()), None),
+                None => self.append(queues, &output.header, &mut input, None),
             };
         }
-        let offset = held.offset;
-        match (outcome, finish) {
-            (Some(outcome), _) => self.end_with(settler, Operation::Settle { subscription, offset, outcome }),
-            (None, Finish::Park { attempts, .. }) if attempts >= held.attempt => {
-                self.end_with(settler, Operation::Attempt { subscription, offset, attempts });
+        match fate {
+            Fate::Settled(outcome) => self.end_with(settler, Operation::Settle { subscription, offset, outcome }),
+            Fate::Failed => {
+                self.end_with(settler, Operation::Attempt { subscription, offset, attempts: held.attempt });
             }
-            (None, _) => {}
+            Fate::Unchanged => {}
         }
         dropping.into_iter().for_each(|id| self.drop_oldest(id, (0, 0)));
         Ok(finish)
@@ -144,46 +178,20 @@ impl Plan<'_> {
         outputs.iter().map(bound).collect()
     }
 
-    /// What becomes of the delivery, the outcome where that is the end of it, and the dead letter that goes along.
     fn end(&self, settler: Settler, settlement: &Settlement) -> Result<End, SettleError> {
-        let attempt = settler.held.attempt;
-        let goes_on = |finish| Ok(End { finish, outcome: None, letter: None });
         let why = Why::Nacked;
-        match settlement {
-            Settlement::Done(outcome) => Ok(End { finish: Finish::Gone, outcome: Some(*outcome), letter: None }),
-            Settlement::AckThrough => Ok(End { finish: Finish::Gone, outcome: Some(Outcome::Acked), letter: None }),
-            Settlement::Park { delay_ms } => goes_on(Finish::Park { attempts: attempt, delay_ms: *delay_ms, why }),
-            Settlement::Later { delay_ms } => {
-                goes_on(Finish::Park { attempts: attempt.saturating_sub(1), delay_ms: *delay_ms, why })
-            }
-            Settlement::GiveBack | Settlement::Extend { .. } => goes_on(Finish::Back),
-            Settlement::Nack { delay_ms } => self.failed(settler, why, *delay_ms, "nacked"),
+        let (finish, fate) = match settlement {
+            Settlement::Done(outcome) => (Finish::Gone, Fate::Settled(*outcome)),
+            Settlement::AckThrough => (Finish::Gone, Fate::Settled(Outcome::Acked)),
+            Settlement::Park { delay_ms } => (Finish::Park { delay_ms: *delay_ms, why }, Fate::Failed),
+            Settlement::Later { delay_ms } => (Finish::Park { delay_ms: *delay_ms, why }, Fate::Unchanged),
+            Settlement::GiveBack | Settlement::Extend { .. } => (Finish::Back, Fate::Unchanged),
+            Settlement::Nack { delay_ms } => return self.failed(settler, why, *delay_ms, "nacked"),
             Settlement::DeadLetter { queue, reason, headers } => {
-                let letter = self.letter(settler, queue.as_deref(), reason, headers)?;
-                Ok(End { finish: Finish::Gone, outcome: Some(Outcome::DeadLettered), letter: Some(letter) })
+                return Ok(End::dead(self.letter(settler, queue.as_deref(), reason, headers)?));
             }
-        }
-    }
-
-    /// Plans what comes after a consumer let the deadline pass.
-    pub(crate) fn expire(&mut self, settler: Settler) -> Result<Finish, SettleError> {
-        if self.is_gone(settler) {
-            return Ok(Finish::Stale);
-        }
-        let End { finish, outcome, letter } = self.failed(settler, Why::Expired, None, "not settled in time, tried")?;
-        let Settler { queue, subscription, held } = settler;
-        let (offset, attempts) = (held.offset, held.attempt);
-        if let Some(Letter { to, header }) = letter {
-            let mut input = self.input(queue, offset).map_err(SettleError::Unreadable)?.1;
-            let id = self.queue_for_dead_letters(to);
-            self.append(&[id], &header, &mut input, None);
-        }
-        let operation = match outcome {
-            Some(outcome) => Operation::Settle { subscription, offset, outcome },
-            None => Operation::Attempt { subscription, offset, attempts },
         };
-        self.end_with(settler, operation);
-        Ok(finish)
+        Ok(End { finish, fate, letter: None })
     }
 
     fn failed(&self, settler: Settler, why: Why, delay_ms: Option<u64>, how: &str) -> Result<End, SettleError> {
@@ -191,11 +199,10 @@ impl Plan<'_> {
         let definition = &self.state.queues[&settler.queue].definition;
         let last = definition.attempts_max > 0 && attempts >= definition.attempts_max;
         if last && definition.dead_letter.is_some() {
-            let letter = self.letter(settler, None, &format!("{how} {attempts} times"), &[])?;
-            return Ok(End { finish: Finish::Gone, outcome: Some(Outcome::DeadLettered), letter: Some(letter) });
+            return Ok(End::dead(self.letter(settler, None, &format!("{how} {attempts} times"), &[])?));
         }
         let delay_ms = delay_ms.unwrap_or_else(|| backoff(&definition.backoff_ms, attempts));
-        Ok(End { finish: Finish::Park { attempts, delay_ms, why }, outcome: None, letter: None })
+        Ok(End { finish: Finish::Park { delay_ms, why }, fate: Fate::Failed, letter: None })
     }
 
     fn letter(
@@ -232,17 +239,17 @@ impl Plan<'_> {
 
     fn check_size(
         &self,
-        settle: &Settle,
+        outputs: &[Output],
         targets: &[Arc<[QueueId]>],
         letter: Option<&Letter>,
         input: &Input,
     ) -> Result<(), SettleError> {
         let size = |o: &Output| o.header.len() + o.payload.as_ref().map_or(0, Bytes::len);
-        let largest = settle.outputs.iter().map(size).max().unwrap_or(0);
+        let largest = outputs.iter().map(size).max().unwrap_or(0);
         let places: usize = targets.iter().map(|queues| OPERATION_BYTES + PLACE_BYTES * queues.len()).sum();
-        let outputs: usize = settle.outputs.iter().map(size).sum();
+        let sent: usize = outputs.iter().map(size).sum();
         let along = if input.reference.is_some() { 0 } else { input.bytes.len() };
-        let all = places + outputs + along + letter.map_or(0, |letter| letter.header.len());
+        let all = places + sent + along + letter.map_or(0, |letter| letter.header.len());
         match () {
             () if largest > Self::message_bytes_max(self.bytes_max) => Err(SettleError::TooLarge(largest)),
             () if all > self.bytes_max / 4 * 3 => Err(SettleError::TooLarge(all)),

@@ -3,6 +3,8 @@
 use quipu_protocol::{Message, Subject};
 
 use super::*;
+use crate::commit::Mode;
+use crate::store::Start;
 
 fn published(to: &str, id: &str) -> Published {
     let id = quipu_protocol::MessageId::new(id).expect("an id");
@@ -50,6 +52,26 @@ fn a_queue_defined_twice_in_a_commit_is_one_queue() {
     });
     let known: Vec<_> = state.queues.values().map(|q| (&*q.name, q.definition.attempts_max)).collect();
     assert_eq!(known, [("a", 5), ("b", 5)]);
+}
+
+#[test]
+fn a_message_that_was_handed_out_alone_is_taken_for_that_until_it_comes_back() {
+    let mut state = State::default();
+    let queue = QueueSettings::new(Subject::new("q").expect("a subject"));
+    commit(&mut state, 0, |plan| plan.define_queue(&queue)).expect("a queue");
+    let (_, id) = commit(&mut state, 0, |plan| plan.subscribe("q", "s", Mode::Shared, Start::First)).expect("a queue");
+    commit(&mut state, 0, |plan| plan.publish(&published("q", "m"), None));
+    let isolated = |state: &State| state.subscription(id).expect("a subscription").1.isolated;
+    commit(&mut state, 0, |plan| plan.isolate(id, Offset(0)));
+    assert_eq!(isolated(&state), Some(Offset(0)));
+    commit(&mut state, 0, |plan| plan.release(id));
+    assert_eq!(isolated(&state), None);
+    // It is given out alone again, in one commit with the word that it came back.
+    commit(&mut state, 0, |plan| {
+        plan.release(id);
+        plan.isolate(id, Offset(0));
+    });
+    assert_eq!(isolated(&state), Some(Offset(0)));
 }
 
 #[test]

@@ -150,6 +150,10 @@ impl<'a> Salvager<'a> {
             Operation::Attempt { subscription, offset, .. } | Operation::Isolate { subscription, offset } => {
                 !at.old && unsettled(*subscription, *offset)
             }
+            Operation::Release { subscription } => {
+                let known = self.state.subscription(*subscription);
+                !at.old && known.is_some_and(|(queue, _)| !self.is_known(queue.definition.id, at))
+            }
             Operation::Trim { queue, .. } => self.state.queues.contains_key(queue) && !self.is_known(*queue, at),
             Operation::Remove { queue, offset } => {
                 let known = self.state.queues.get(queue).filter(|_| !self.is_known(*queue, at));

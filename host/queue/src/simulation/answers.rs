@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
 use super::ask::{Ask, Item};
+use super::model::{Queue, Reader};
 use super::world::{Event, Kind, Stage, World};
 use crate::commit::{Durability, Offset, QueueId, SubscriptionId};
 use crate::plan::{PublishError, Receipt, SettleError};
@@ -25,13 +26,23 @@ impl World {
             Event::Delivered(consumer, batch) => {
                 batch.into_iter().for_each(|delivery| self.delivered(consumer, &delivery));
             }
-            Event::Told(consumer, notice) => self.note(|| format!("consumer {consumer} is told {notice:?}")),
+            Event::Told(consumer, notice) => self.told(consumer, &notice),
+            Event::Changed(ask, answer) => self.changed(ask, answer),
+            Event::SubscriptionDefined(ask, answer) => {
+                assert!(self.asks.remove(&ask).is_some(), "answered twice");
+                if answer == Ok(true) {
+                    self.is_positive();
+                    self.promised = self.promised.max(self.defined_in);
+                    self.hit("subscriptions without consumers");
+                }
+            }
             Event::Stopped => drop(self.asks.remove(&0)),
             Event::Defined(ask, answer) => {
                 let asked = self.asks.remove(&ask);
                 if answer.is_ok() {
                     self.is_positive();
                     self.promised = self.promised.max(self.defined_in);
+                    self.set_ack_deadlines();
                 }
                 if let (Some(Ask::Define(settings)), Ok(Err(_))) = (asked, answer) {
                     panic!("queue {} was not defined", settings.name);
@@ -54,6 +65,9 @@ impl World {
                 };
                 if let Ok(results) = answer {
                     self.is_positive();
+                    if self.fenced.remove(&ask) {
+                        return self.settled_before(&items, &results);
+                    }
                     self.settled(consumer, subscription, &items, &results);
                 }
             }
@@ -83,7 +97,7 @@ impl World {
     }
 
     /// After a failure of the journal nothing is promised any more.
-    fn is_positive(&self) {
+    pub(super) fn is_positive(&self) {
         let failed = self.running.as_ref().is_some_and(|running| running.failed);
         assert!(!failed, "a store that failed gave a positive answer");
     }
@@ -174,6 +188,10 @@ impl World {
 
     /// What a receipt says is there, and the promise is noted.
     fn check_receipt(&mut self, id: &str, places: &[(Arc<str>, Offset)], is_new: bool) {
+        if places.iter().any(|(name, _)| self.removed.contains(name.as_ref())) {
+            // Of a queue that is gone, or of one that has its name.
+            return;
+        }
         let queue = |name: &str| self.model.named(name).unwrap_or_else(|| panic!("a receipt names {name}"));
         let lasting: Vec<(QueueId, Offset)> = places
             .iter()
@@ -187,7 +205,8 @@ impl World {
             return assert!(is_sound, "{id} was answered and is nowhere");
         }
         let stored = self.model.stored.get(id).unwrap_or_else(|| panic!("{id} was answered and is nowhere"));
-        let storing = stored.iter().rfind(|storing| storing.places == lasting);
+        let is_there = |place: &&(QueueId, Offset)| self.model.queues.contains_key(&place.0);
+        let storing = stored.iter().rfind(|storing| storing.places.iter().filter(is_there).eq(&lasting));
         let storing =
             storing.unwrap_or_else(|| panic!("the receipt of {id} says {lasting:?}, and it is at {stored:?}"));
         if storing.synced {
@@ -276,18 +295,13 @@ impl World {
             return assert_eq!(*why, SettleError::Stale, "{item:?}");
         }
         let (_, queue, reader) = self.model.reader(subscription).expect("a subscription");
-        let (deadline_ms, in_memory) = (queue.definition.ack_deadline_ms, queue.is_in_memory());
-        let changes = !self.definitions_before.contains(&queue.definition);
-        let is_pending = reader.pending.contains(&item.offset);
-        if *why == SettleError::Stale && self.uncertain.contains(&(subscription, item.offset)) {
-            return;
-        }
+        let (in_memory, is_pending) = (queue.is_in_memory(), reader.pending.contains(&item.offset));
         if *why == SettleError::Stale {
             assert!(in_memory || !is_pending, "{item:?} is called stale and is not");
             return self.land((subscription, item.offset));
         }
         let is_there = self.consumers.contains_key(&consumer);
-        let now_ms = self.now.ms;
+        let (now_ms, again_ms) = (self.now.ms, self.deadline_ms(subscription));
         let Some(flights) = self.flights.get_mut(&subscription) else { return };
         let Some(flight) = flights.get_mut(&item.offset) else { return };
         if !is_there {
@@ -295,11 +309,7 @@ impl World {
         }
         flight.stage = Stage::Held;
         if flight.deadline_ms <= now_ms {
-            flight.deadline_ms = now_ms + deadline_ms;
-            flight.is_uncertain = changes;
-            if changes {
-                self.uncertain.insert((subscription, item.offset));
-            }
+            flight.deadline_ms = again_ms;
         }
     }
 
@@ -315,6 +325,20 @@ impl World {
         assert_eq!(reader.mode, joined.mode);
         known.subscription = Some(*id);
         known.id = Some(joined.consumer);
+        let ack_deadline_ms = ack_deadline_ms(queue, reader);
+        self.ack_deadlines_ms.entry(*id).or_insert(ack_deadline_ms);
+    }
+
+    /// What was asked of queues holds from here on.
+    fn set_ack_deadlines(&mut self) {
+        let model = &self.model;
+        self.ack_deadlines_ms.retain(|id, known_ms| {
+            let known = model.reader(*id);
+            known.is_some_and(|(_, queue, reader)| {
+                *known_ms = ack_deadline_ms(queue, reader);
+                true
+            })
+        });
     }
 
     /// A new subscription begins where it was asked to.
@@ -333,6 +357,11 @@ impl World {
         });
         assert!(asked, "subscription {name} begins at {floor}, and nobody asked for that");
     }
+}
+
+/// Routes have none.
+fn ack_deadline_ms(queue: &Queue, reader: &Reader) -> u64 {
+    if reader.name.starts_with("route:") { 0 } else { queue.definition.ack_deadline_ms }
 }
 
 trait Offsets {

@@ -1,13 +1,14 @@
 //! What producers, consumers and operators ask of the store.
 
 mod consume;
+mod operate;
 mod produce;
 
 use quipu_protocol::{Subject, SubjectPattern};
 
 use super::world::{Event, Kind, World};
 use crate::commit::{Durability, Offset, OnFull, QueueLimits, Retention, SubscriptionId};
-use crate::plan::{QueueSettings, Redrive};
+use crate::plan::{Change, QueueSettings, Redrive};
 use crate::request::{Reply, Request};
 use crate::store::Start;
 
@@ -25,6 +26,7 @@ pub(super) enum Ask {
     Settle { consumer: u64, subscription: SubscriptionId, items: Vec<Item> },
     Subscribe { consumer: u64, queue: String, name: String, start: Start },
     Redrive { dry_run: bool },
+    Change(Change),
     Checkpoint,
     Stop,
 }
@@ -81,6 +83,9 @@ impl World {
     }
 
     pub(super) fn ask(&mut self) {
+        if self.random.percent(6) {
+            return self.operate();
+        }
         match self.random.below(100) {
             0..=29 => self.publish(),
             30..=37 => self.publish_named(),

@@ -243,8 +243,10 @@ impl World {
         self.begun.clear();
         self.not_before.clear();
         self.settled_in.clear();
-        self.uncertain.clear();
+        self.ack_deadlines_ms.clear();
         self.gone.clear();
+        self.fenced.clear();
+        self.changed_in = 0;
         self.consumers.clear();
         self.asks.clear();
         self.named.values_mut().for_each(super::ask::Named::disconnect);

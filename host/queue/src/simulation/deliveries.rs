@@ -19,7 +19,7 @@ impl World {
         known.delivered += 1;
         known.charged += delivery.stored.size() as u64;
         let subscription = known.subscription.expect("it has joined");
-        let (name, at) = (known.name.clone(), (subscription, offset));
+        let at = (subscription, offset);
         self.note(|| format!("consumer {consumer} of {subscription:?} gets {delivery:?}"));
         let not_before_ms = self.not_before.remove(&at).unwrap_or(0);
         let message = Message::decode(delivery.stored.header.clone(), delivery.stored.payload.clone()).expect("sound");
@@ -36,14 +36,9 @@ impl World {
         let again = self.begun.contains(&at) || delivery.attempt > 1;
         self.check_turn(at, consumer, message.key.as_ref(), again);
         let (_, queue, _) = self.model.reader(subscription).expect("a subscription");
-        let deadline_ms = match queue.definition.ack_deadline_ms {
-            0 => u64::MAX,
-            _ if name.starts_with("route:") => u64::MAX,
-            ms => self.now.ms + ms,
-        };
+        let deadline_ms = self.deadline_ms(subscription);
         let (attempt, token, stage) = (delivery.attempt, delivery.token, Stage::Held);
-        let flight =
-            Flight { token, consumer, attempt, deadline_ms, stage, again, key: message.key, is_uncertain: false };
+        let flight = Flight { token, consumer, attempt, deadline_ms, stage, again, key: message.key };
         let flights = self.flights.entry(subscription).or_default();
         flights.insert(offset, flight);
         let most = self.in_flight_max.get(&queue.definition.name).copied().unwrap_or(u32::MAX);
@@ -60,6 +55,7 @@ impl World {
     fn check_content(&self, at: (SubscriptionId, u64), delivery: &Delivery, message: &Message) -> bool {
         let (subscription, offset) = at;
         let (_, queue, reader) = self.model.reader(subscription).expect("a subscription");
+        assert!(!reader.paused, "{at:?} is handed out, and its subscription stands still");
         if queue.is_in_memory() {
             let sent = self.sents.get(message.id.as_str()).unwrap_or_else(|| panic!("{} was never sent", message.id));
             assert!(sent.payload == delivery.stored.payload, "{at:?} was altered");
@@ -118,6 +114,14 @@ impl World {
             let message = Message::decode(kept.header.clone(), kept.payload.clone()).expect("a sound header");
             let overtaken = message.key.as_ref() == Some(key) && !flights.contains_key(earlier);
             assert!(!overtaken, "{offset} overtakes {earlier} of its key");
+        }
+    }
+
+    /// Of a delivery that has all of its time from now on.
+    pub(super) fn deadline_ms(&self, subscription: SubscriptionId) -> u64 {
+        match self.ack_deadlines_ms[&subscription] {
+            0 => u64::MAX,
+            ms => self.now.ms + ms,
         }
     }
 

@@ -3,7 +3,7 @@
 use super::ask::QUEUES;
 use super::world::{Kind, Stage, World};
 use crate::commit::{Durability, QueueLimits, SubscriptionId};
-use crate::plan::QueueSettings;
+use crate::plan::{Change, QueueSettings};
 use crate::request::{Credit, Request};
 use crate::store::Start;
 
@@ -52,8 +52,21 @@ impl World {
         self.wait_long(1_000_000);
     }
 
-    /// Somebody with credit reads every subscription.
+    /// Somebody with credit reads every subscription, and none stands still.
     fn come_all(&mut self) {
+        let paused: Vec<(String, String)> = self
+            .model
+            .queues
+            .values()
+            .flat_map(|queue| {
+                let paused = queue.readers.values().filter(|reader| reader.paused);
+                paused.map(|reader| (queue.definition.name.clone(), reader.name.clone()))
+            })
+            .collect();
+        for (queue, name) in paused {
+            self.change(Change::Pause { queue, name, paused: false });
+        }
+        self.wait_long(1_000_000);
         let there = self.model.queues.values().flat_map(|queue| {
             let name = &queue.definition.name;
             queue.readers.values().map(move |reader| (name.clone(), reader.name.clone()))

@@ -119,7 +119,24 @@ impl World {
                     let most = self.in_flight_max.entry(definition.name.clone()).or_default();
                     *most = definition.in_flight_max.max(*most);
                 }
+                Operation::Purge { queue, below } => {
+                    self.changed_in = sequence;
+                    self.ground(*queue, |offset| offset < below.0);
+                }
+                Operation::Record { .. }
+                | Operation::RemoveSubscription { .. }
+                | Operation::RemoveQueue { .. }
+                | Operation::Pause { .. }
+                | Operation::Seek { .. } => {
+                    assert!(
+                        matches!(operation, Operation::Record { .. })
+                            || commit.operations.iter().filter(|o| !matches!(o, Operation::Trim { .. })).count() == 1,
+                        "a change beside others"
+                    );
+                    self.changed_in = sequence;
+                }
                 Operation::Isolate { .. } => self.hit("messages handled alone"),
+                Operation::Release { .. } => self.hit("messages handled alone that come back"),
                 Operation::DefineSubscription { queue, name, floor, .. } => {
                     self.defined_in = sequence;
                     self.check_floor(*queue, name, floor.0);
@@ -127,8 +144,8 @@ impl World {
                 _ => {}
             }
         }
-        self.definitions_before = self.model.queues.values().map(|queue| queue.definition.clone()).collect();
-        let in_memory = self.definitions_before.iter().filter(|d| d.durability == Durability::Memory);
+        let definitions = self.model.queues.values().map(|queue| &queue.definition);
+        let in_memory = definitions.filter(|d| d.durability == Durability::Memory);
         let new: Vec<_> = in_memory.filter(|d| !self.in_memory_once.contains(d)).cloned().collect();
         self.in_memory_once.extend(new);
         self.model.apply(sequence, commit, &self.sents);
@@ -156,7 +173,6 @@ impl World {
         let definition = &self.queue_of(subscription).definition;
         let was_last = definition.attempts_max > 0 && flight.attempt >= definition.attempts_max;
         let expected = match flight.stage {
-            _ if flight.is_uncertain => outcome,
             Stage::Settling(Kind::Ack | Kind::Through) => Outcome::Acked,
             Stage::Settling(Kind::Filtered) => Outcome::Filtered,
             Stage::Settling(Kind::Dropped) => Outcome::Dropped,
@@ -177,7 +193,6 @@ impl World {
         let definition = &self.queue_of(subscription).definition;
         let is_last = definition.attempts_max > 0 && flight.attempt >= definition.attempts_max;
         let delay_ms = match flight.stage {
-            _ if flight.is_uncertain => 0,
             Stage::Settling(Kind::Park(delay_ms)) => delay_ms,
             Stage::Settling(Kind::Nack(_)) | Stage::Expiring if is_last && definition.dead_letter.is_some() => {
                 panic!("{offset} of {subscription:?} goes on after attempt {}", flight.attempt)
@@ -205,6 +220,7 @@ impl World {
 /// A commit without what fills pages.
 fn brief(commit: &Commit) -> String {
     let one = |operation: &Operation| match operation {
+        Operation::Append { places, .. } if places.is_empty() => "remember an id".to_owned(),
         Operation::Append { header, payload, places, .. } => {
             let message = quipu_protocol::Message::decode(header.clone(), bytes::Bytes::new()).expect("a sound header");
             let dead = if message.headers.first("quipu-dead-queue").is_some() { "letter of " } else { "" };

@@ -255,6 +255,7 @@ impl Model {
                 let reader = self.reader_mut(*subscription);
                 reader.isolated = Some(offset.0).filter(|offset| reader.pending.contains(offset));
             }
+            Operation::Release { subscription } => self.reader_mut(*subscription).isolated = None,
             Operation::Trim { queue, below } => {
                 context.trimmed.insert(*queue);
                 self.trim(*queue, below.0);
@@ -384,7 +385,7 @@ impl Model {
         match dedup {
             Some(key) => {
                 let known = self.dedup.insert(key.0, (self.time_ms, places.to_vec()));
-                assert!(known.is_none(), "{id} was stored twice within the window");
+                assert!(!self.counts(known.as_ref()), "{id} was stored twice within the window");
             }
             None => {
                 assert!(!self.stored.contains_key(id), "{id} was stored twice");

@@ -13,7 +13,9 @@ use crate::delivery::{ConsumerId, Token};
 use crate::disk::{Disk as _, FaultyDisk};
 use crate::engine::{Engine, Job, Now};
 use crate::journal::{Journal, JournalConfig};
-use crate::request::{DefineAnswer, Joined, OpenAnswer, PublishAnswer, RedriveAnswer, Request, SettleAnswer};
+use crate::request::{
+    ChangeAnswer, DefineAnswer, Joined, OpenAnswer, PublishAnswer, RedriveAnswer, Request, SettleAnswer,
+};
 use crate::store::{Delivery, Notice, StoreConfig, StoreFailed, SubscribeError};
 
 /// Milliseconds and microseconds at which each simulation begins.
@@ -31,6 +33,8 @@ pub(super) enum Event {
     Stopped,
     Delivered(u64, Vec<Delivery>),
     Told(u64, Notice),
+    Changed(u64, ChangeAnswer),
+    SubscriptionDefined(u64, Result<bool, SubscribeError>),
 }
 
 pub(super) type Events = Arc<Mutex<VecDeque<Event>>>;
@@ -46,8 +50,6 @@ pub(super) struct Flight {
     /// It was begun before, in this run or with a failed attempt.
     pub(super) again: bool,
     pub(super) key: Option<quipu_protocol::Key>,
-    /// Its deadline came from terms that the same commit changed, so that nobody here knows it.
-    pub(super) is_uncertain: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,8 +109,6 @@ pub(super) struct World {
     pub(super) model: Model,
     /// Queues in memory alone, as they ever were.
     pub(super) in_memory_once: Vec<Arc<QueueDefinition>>,
-    /// The queues as they were before the last commit.
-    pub(super) definitions_before: Vec<Arc<QueueDefinition>>,
     /// What is on the disk for certain, and what was handed to the journal since.
     pub(super) base: Model,
     pub(super) log: VecDeque<(u64, Commit)>,
@@ -130,8 +130,15 @@ pub(super) struct World {
     pub(super) not_before: BTreeMap<(SubscriptionId, u64), u64>,
     /// The commit that settled or failed an attempt.
     pub(super) settled_in: BTreeMap<(SubscriptionId, u64), u64>,
-    /// Deliveries whose deadline nobody here knows.
-    pub(super) uncertain: BTreeSet<(SubscriptionId, u64)>,
+    /// Milliseconds to settle a delivery, 0: for ever. Where a commit changes it, whatever was answered before in that
+    /// commit still goes by the old one.
+    pub(super) ack_deadlines_ms: BTreeMap<SubscriptionId, u64>,
+    /// The last commit that an operator's change was in.
+    pub(super) changed_in: u64,
+    /// Requests to settle deliveries of subscriptions that were sought or removed since.
+    pub(super) fenced: BTreeSet<u64>,
+    /// Names of queues that were removed: receipts may still name them.
+    pub(super) removed: BTreeSet<String>,
     /// Messages of queues in memory that are done with.
     pub(super) gone: BTreeSet<(SubscriptionId, u64)>,
     pub(super) consumers: BTreeMap<u64, Consumer>,
@@ -170,7 +177,6 @@ impl World {
             is_heavy,
             model: Model::default(),
             in_memory_once: Vec::new(),
-            definitions_before: Vec::new(),
             base: Model::default(),
             log: VecDeque::new(),
             unsynced: VecDeque::new(),
@@ -183,7 +189,10 @@ impl World {
             begun: BTreeSet::new(),
             not_before: BTreeMap::new(),
             settled_in: BTreeMap::new(),
-            uncertain: BTreeSet::new(),
+            ack_deadlines_ms: BTreeMap::new(),
+            changed_in: 0,
+            fenced: BTreeSet::new(),
+            removed: BTreeSet::new(),
             gone: BTreeSet::new(),
             consumers: BTreeMap::new(),
             asks: BTreeMap::new(),

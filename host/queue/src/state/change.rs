@@ -18,6 +18,7 @@ impl State {
         self.dirty.insert(id);
         self.bindings.clear();
         self.names.remove(&queue.definition.name);
+        self.logs.remove(&id);
         self.subscriptions.retain(|_, of| *of != id);
         self.tail_bytes -= queue.tail_bytes();
         Ok(())

@@ -304,11 +304,6 @@ impl Queue {
         self.times.known_before(ms)
     }
 
-    /// The first offset that may have been appended at this time or later.
-    pub(crate) fn since(&self, ms: u64) -> Offset {
-        self.times.known_before(ms)
-    }
-
     pub(crate) fn append(&mut self, stored: &Arc<Stored>, time_ms: u64) {
         self.times.note(time_ms, self.next, &self.definition.retention);
         self.next = self.next.next();

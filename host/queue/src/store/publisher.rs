@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{StoreFailed, answer, stopped};
-use crate::plan::{From, PublishError, Published};
+use crate::plan::{PublishError, Published, Run};
 use crate::request::{PublishAnswer, Reply, Request, Source};
 
 /// A source of messages. Its messages are stored in the order in which they are handed over.
@@ -66,7 +66,7 @@ pub(super) async fn open(
         PublishError::Fenced(name) => OpenPublisherError::Fenced(name.as_ref().to_owned()),
         _ => OpenPublisherError::TooMany,
     })?;
-    let from = From { name, epoch: opened.run.epoch };
-    let source = Source { named: Some((from, opened.session)), ..source };
+    let run = Run { name, epoch: opened.run.epoch };
+    let source = Source { named: Some((run, opened.session)), ..source };
     Ok(Publisher::new(requests, source, Some((opened.run.epoch, opened.run.last_sequence))))
 }

@@ -7,7 +7,7 @@
 
 use wasmparser::{
     BinaryReaderError, ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
-    ComponentTypeRef, Instance, KnownCustom, Name, Parser, Payload,
+    ComponentTypeRef, Instance, KnownCustom, Name, Operator, Parser, Payload,
 };
 
 use super::{LoadError, reason};
@@ -25,6 +25,9 @@ const MODULES_MAX: u64 = 64;
 const FUNCTIONS_MAX: u64 = 200_000;
 /// Bytes of one function: compiling takes more than twice as long for twice as many.
 const FUNCTION_BYTES_MAX: u64 = 1 << 20;
+/// Blocks inside of each other, in one function; a switch of an interpreter has some hundreds. Compiling takes four times
+/// as long for twice as many.
+const BLOCKS_MAX: u64 = 4_096;
 /// Local variables of all functions together, at 2 bytes of the file for 50,000.
 const LOCALS_MAX: u64 = 10_000_000;
 /// Types of components and instances inside of others, in one section. Their reader calls itself for each.
@@ -237,7 +240,8 @@ impl Surveyor {
         for local in body.get_locals_reader()? {
             self.locals = self.locals.saturating_add(local?.0.into());
         }
-        within("local variables", self.locals, LOCALS_MAX)
+        within("local variables", self.locals, LOCALS_MAX)?;
+        blocks(body)
     }
 
     /// A name section may be damaged without harm; what is readable is taken.
@@ -281,6 +285,22 @@ impl std::fmt::Write for Short {
     }
 }
 
+fn blocks(body: &wasmparser::FunctionBody<'_>) -> Result<(), Stop> {
+    let (mut open, mut most) = (0_u64, 0);
+    let mut operators = body.get_operators_reader()?;
+    while !operators.eof() {
+        match operators.read()? {
+            Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } | Operator::TryTable { .. } => {
+                open += 1;
+                most = most.max(open);
+            }
+            Operator::End => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    within("blocks inside of each other in one function", most, BLOCKS_MAX)
+}
+
 /// An upper bound, without reading the types: one inside of another begins with these two bytes.
 fn type_nesting(section: &[u8]) -> Result<(), Stop> {
     let begins = section.windows(2).filter(|pair| matches!(pair, [0x01, 0x41 | 0x42])).count() as u64;
@@ -321,6 +341,15 @@ mod tests {
         survey_of(&nested(8)).expect("within");
         let error = survey_of(&nested(40)).expect_err("too deep");
         assert!(error.contains("10 components inside of each other"), "{error}");
+    }
+
+    #[test]
+    fn blocks_inside_of_each_other_are_counted() {
+        let nested = |levels| format!("(module (func {}))", "block ".repeat(levels) + &"end ".repeat(levels));
+        survey_of(&nested(4_096)).expect("within");
+        survey_of(&format!("(module (func {}))", "block end ".repeat(10_000))).expect("beside each other");
+        let error = survey_of(&nested(5_000)).expect_err("too deep");
+        assert!(error.starts_with("p.wasm has 5000 blocks inside of each other"), "{error}");
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),
-            "routes": config.routes.iter().map(|route| &route.name).collect::<Vec<_>>(),
+            "routes": names(&config),
             "plugins": plugins,
             "notes": notes,
         });
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         let file = args.config.display();
         let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let counts =
-            [many(config.queues.len(), "queue"), many(config.routes.len(), "route"), many(plugins.len(), "plugin")];
+            [many(config.queues.len(), "queue"), many(names(&config).len(), "route"), many(plugins.len(), "plugin")];
         say!("{file}: fine: {}", counts.join(", "))?;
         for note in notes {
             say!("{file}: note: {note}")?;
@@ -61,6 +61,11 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Of all routes, those from queues first.
+fn names(config: &Config) -> Vec<&String> {
+    config.routes.iter().map(|route| &route.name).chain(config.inline.iter().map(|route| &route.name)).collect()
 }
 
 fn print(lines: &[Line]) -> std::io::Result<()> {

@@ -12,6 +12,7 @@ use toml::Spanned;
 
 use super::problem::{Problem, join};
 use super::raw::{self, Given, Named, Raw, Table};
+use super::routes::Checked;
 use super::units::{ByteSize, HumanDuration};
 use super::{
     Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, StoreConfig, TlsFiles, graph, limits, queues, routes,
@@ -58,7 +59,7 @@ impl Checker<'_> {
         let plugins = self.plugins(raw.plugins.0);
         let plugin = self.each_plugin(raw.plugin);
         let defined: Vec<String> = raw.queue.keys().cloned().collect();
-        let (routes, outputs) = routes::check(self, raw.route, &defined);
+        let Checked { routes, inline, outputs } = routes::check(self, raw.route, &defined);
         let before = self.problems.len();
         let queues = queues::check(self, raw.queue, &routes);
         // A queue with something wrong takes who knows what; its own problem comes first.
@@ -67,7 +68,8 @@ impl Checker<'_> {
             routes::check_dead_letters(self, &routes, &queues);
         }
         let routes = routes.into_iter().map(|route| route.value).collect();
-        Config { listen, tls, limits, store, plugins, plugin, queues, routes }
+        let inline = inline.into_iter().map(|route| route.value).collect();
+        Config { listen, tls, limits, store, plugins, plugin, queues, routes, inline }
     }
 
     fn listen(&mut self, raw: raw::Listen) -> ListenConfig {

@@ -12,7 +12,8 @@ use super::check::Placed;
 /// A subject that a route publishes to.
 pub(super) struct Output {
     pub(super) route: String,
-    pub(super) from: Subject,
+    /// None: as messages are published.
+    pub(super) from: Option<Subject>,
     pub(super) subject: Subject,
 }
 
@@ -29,7 +30,7 @@ pub(super) fn check(queues: &[QueueConfig], outputs: &[Placed<Output>], report: 
         if taken_by.is_empty() {
             report(place, format!("no queue takes `{subject}`; add [queue.\"{subject}\"] or a pattern"));
         }
-        if let Some(&from) = takers.by_name.get(from) {
+        if let Some(&from) = from.as_ref().and_then(|from| takers.by_name.get(from)) {
             leading[from].extend(taken_by.iter().map(|&to| Edge { output: place, to }));
         }
     }

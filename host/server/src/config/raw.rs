@@ -11,7 +11,7 @@ use quipu_queue::{Durability, OnFull};
 use quipu_runtime::Isolation;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::units::{ByteSize, HumanDuration};
@@ -127,10 +127,8 @@ pub(super) enum Kept {
 pub(super) struct Route {
     pub(super) name: Spanned<String>,
     pub(super) from: Given<String>,
-    /// Kept so that it can be refused with a reason.
-    pub(super) on: Given<IgnoredAny>,
-    #[serde(default)]
-    pub(super) start: Start,
+    pub(super) on: Given<OneOrMore>,
+    pub(super) start: Given<Start>,
     pub(super) when: Given<String>,
     #[serde(rename = "else", default)]
     pub(super) otherwise: Vec<Spanned<String>>,
@@ -139,9 +137,25 @@ pub(super) struct Route {
     #[serde(default)]
     pub(super) to: Vec<Spanned<String>>,
     pub(super) parallel: Given<usize>,
-    #[serde(default)]
-    pub(super) order: Order,
+    pub(super) order: Given<Order>,
     pub(super) on_error: Option<Table<OnError>>,
+}
+
+/// A text, or a list of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged, expecting = "a text or a list of texts")]
+pub(super) enum OneOrMore {
+    One(String),
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    pub(super) fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(one) => vec![one],
+            Self::More(more) => more,
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-use quipu_protocol::Subject;
+use quipu_protocol::{Subject, SubjectPattern};
 use quipu_router::{Condition, LANES_MAX};
 use toml::Spanned;
 
@@ -12,7 +12,8 @@ use super::graph::Output;
 use super::problem::{join, nearest};
 use super::raw::{self, Table};
 use super::{
-    OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Template, values,
+    InlineConfig, OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig,
+    Template, values,
 };
 
 use crate::plugins::check_tag;
@@ -20,14 +21,21 @@ use crate::plugins::check_tag;
 const ATTEMPTS_MAX: u32 = 100;
 const ATTEMPTS: u32 = 5;
 
-/// The routes that come from somewhere, and every subject of theirs that is the same for all messages.
-pub(super) fn check(
-    checker: &mut Checker<'_>,
-    raw: Vec<Spanned<Table<raw::Route>>>,
-    defined: &[String],
-) -> (Vec<Placed<RouteConfig>>, Vec<Placed<Output>>) {
+/// What was found of routes.
+pub(super) struct Checked {
+    /// Those that come from a queue.
+    pub(super) routes: Vec<Placed<RouteConfig>>,
+    /// Those that run as messages are published.
+    pub(super) inline: Vec<Placed<InlineConfig>>,
+    /// Every subject of theirs that is the same for all messages.
+    pub(super) outputs: Vec<Placed<Output>>,
+}
+
+/// The routes that come from somewhere.
+pub(super) fn check(checker: &mut Checker<'_>, raw: Vec<Spanned<Table<raw::Route>>>, defined: &[String]) -> Checked {
     checker.at_most(raw.len(), ROUTES_MAX, "routes", &(0..0), "route");
-    let (mut routes, mut outputs, mut names) = (Vec::new(), Vec::new(), HashMap::new());
+    let mut names = HashMap::new();
+    let mut checked = Checked { routes: Vec::new(), inline: Vec::new(), outputs: Vec::new() };
     for (n, route) in raw.into_iter().enumerate() {
         let (key, span) = (format!("route[{n}]"), route.span());
         let Table(route) = route.into_inner();
@@ -36,10 +44,9 @@ pub(super) fn check(
             let message = format!("`{}` is the name of route[{first}] already", route.name.as_ref());
             checker.report(&route.name.span(), &join(&key, "name"), message);
         }
-        let place = Placed { value: (), key, span };
-        routes.extend(check_route(checker, route, place, defined, &mut outputs));
+        check_route(checker, route, Placed { value: (), key, span }, defined, &mut checked);
     }
-    (routes, outputs)
+    checked
 }
 
 /// A message that fails for good has to go somewhere.
@@ -60,12 +67,12 @@ fn check_route(
     raw: raw::Route,
     Placed { key, span, .. }: Placed<()>,
     defined: &[String],
-    outputs: &mut Vec<Placed<Output>>,
-) -> Option<Placed<RouteConfig>> {
+    checked: &mut Checked,
+) {
     let of = |field: &str| join(&key, field);
     checker.name(raw.name.as_ref(), &raw.name.span(), &of("name"));
     check_when(checker, &raw, &key);
-    let from = check_from(checker, &raw, &span, &key, defined);
+    let source = check_source(checker, &raw, &span, &key, defined);
     let plugins = check_chain(checker, raw.plugins, &of("plugins"));
     if raw.to.is_empty() && plugins.is_empty() {
         checker.report(&span, &of("to"), "a route without plugins needs the subjects that messages go to");
@@ -73,41 +80,101 @@ fn check_route(
     let to = checker.list(raw.to, &of("to"), ROUTE_SUBJECTS_MAX, Template::new);
     let otherwise = checker.list(raw.otherwise, &of("else"), ROUTE_SUBJECTS_MAX, Template::new);
     let on_error = raw.on_error.map(|Table(raw)| raw).unwrap_or_default();
-    let on_error = check_on_error(checker, on_error, &of("on_error"), from.as_ref());
+    let from = if let Some(Source::From(from)) = &source { Some(from) } else { None };
+    let on_error = check_on_error(checker, on_error, &of("on_error"), from);
     let parallel = checker.within(raw.parallel, &of("parallel"), 1..=LANES_MAX).unwrap_or(1);
-    let (name, from) = (raw.name.into_inner(), from?);
+    let (name, Some(source)) = (raw.name.into_inner(), source) else { return };
     for Placed { value: template, key, span } in to.iter().chain(&otherwise) {
-        outputs.extend(template.fixed().map(|subject| Placed {
-            value: Output { route: name.clone(), from: from.clone(), subject: subject.clone() },
+        checked.outputs.extend(template.fixed().map(|subject| Placed {
+            value: Output { route: name.clone(), from: source.queue().cloned(), subject: subject.clone() },
             key: key.clone(),
             span: span.clone(),
         }));
     }
     let bare = |templates: Vec<Placed<Template>>| templates.into_iter().map(|template| template.value).collect();
     let (to, otherwise, when) = (bare(to), bare(otherwise), raw.when.map(Spanned::into_inner));
-    let (start, order) = (raw.start, raw.order);
-    let value = RouteConfig { name, from, start, when, otherwise, plugins, to, parallel, order, on_error };
-    Some(Placed { value, key, span })
+    let start = raw.start.map(Spanned::into_inner).unwrap_or_default();
+    let order = raw.order.map(Spanned::into_inner).unwrap_or_default();
+    match source {
+        Source::From(from) => {
+            let value = RouteConfig { name, from, start, when, otherwise, plugins, to, parallel, order, on_error };
+            checked.routes.push(Placed { value, key, span });
+        }
+        Source::On(on) => {
+            let value = InlineConfig { name, on, when, otherwise, plugins, to, parallel };
+            checked.inline.push(Placed { value, key, span });
+        }
+    }
 }
 
-fn check_from(
+/// Where a route's messages come from.
+enum Source {
+    From(Subject),
+    On(Vec<SubjectPattern>),
+}
+
+impl Source {
+    fn queue(&self) -> Option<&Subject> {
+        match self {
+            Self::From(from) => Some(from),
+            Self::On(_) => None,
+        }
+    }
+}
+
+fn check_source(
     checker: &mut Checker<'_>,
     raw: &raw::Route,
     span: &Range<usize>,
     key: &str,
     defined: &[String],
-) -> Option<Subject> {
-    if let Some(on) = &raw.on {
-        let message = "inline routes are not offered yet: bind a queue to these subjects and name it in `from`";
-        checker.report(&on.span(), &join(key, "on"), message);
-    }
-    let Some(from) = &raw.from else {
-        if raw.on.is_none() {
-            checker.report(span, &join(key, "from"), "the key `from` is missing: the queue that messages come from");
+) -> Option<Source> {
+    match (&raw.from, &raw.on) {
+        (Some(_), Some(on)) => {
+            let message = "a route has either `from`, a queue, or `on`, subjects on whose messages it runs inline";
+            checker.report(&on.span(), &join(key, "on"), message);
+            None
         }
-        return None;
-    };
-    let (name, key) = (from.as_ref(), join(key, "from"));
+        (Some(from), None) => check_from(checker, from, &join(key, "from"), defined).map(Source::From),
+        (None, Some(on)) => Some(Source::On(check_on(checker, raw, on, key))),
+        (None, None) => {
+            let message = "the key `from` is missing: the queue that messages come from; or `on`, to run inline";
+            checker.report(span, &join(key, "from"), message);
+            None
+        }
+    }
+}
+
+fn check_on(
+    checker: &mut Checker<'_>,
+    raw: &raw::Route,
+    on: &Spanned<raw::OneOrMore>,
+    key: &str,
+) -> Vec<SubjectPattern> {
+    let place = join(key, "on");
+    let texts = on.as_ref().clone().into_vec();
+    if texts.is_empty() {
+        checker.report(&on.span(), &place, "expected a subject pattern or more, found none");
+    }
+    let texts = texts.into_iter().map(|text| Spanned::new(on.span(), text)).collect();
+    let on = checker.list(texts, &place, ROUTE_SUBJECTS_MAX, SubjectPattern::new);
+    let span = raw.name.span();
+    let one_attempt = "an inline route has one attempt, and tells the publisher of it";
+    let reads = "an inline route reads no queue";
+    for (field, is_given, why) in [
+        ("on_error", raw.on_error.is_some(), one_attempt),
+        ("start", raw.start.is_some(), reads),
+        ("order", raw.order.is_some(), reads),
+    ] {
+        if is_given {
+            checker.report(&span, &join(key, field), format!("`{field}` is for routes with `from`: {why}"));
+        }
+    }
+    on.into_iter().map(|pattern| pattern.value).collect()
+}
+
+fn check_from(checker: &mut Checker<'_>, from: &Spanned<String>, key: &str, defined: &[String]) -> Option<Subject> {
+    let name = from.as_ref();
     if defined.contains(name) {
         // Its own table says what is wrong with a name that is none.
         return Subject::new(name).ok();
@@ -116,7 +183,7 @@ fn check_from(
         Some(nearest) => format!("did you mean `{nearest}`?"),
         None => format!("add [queue.{name:?}]"),
     };
-    checker.report(&from.span(), &key, format!("there is no queue `{name}`; {hint}"));
+    checker.report(&from.span(), key, format!("there is no queue `{name}`; {hint}"));
     None
 }
 

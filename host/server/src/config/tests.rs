@@ -430,10 +430,9 @@ fn everything_wrong_is_said_at_once() {
             quipu.toml:28:25: route[1].on_error.attempts: expected 1 to 100, found 0
             quipu.toml:28:35: route[1].on_error.then: failed messages cannot go back to the queue they come from
             quipu.toml:30:8: route[2].name: `r` is the name of route[1] already
-            quipu.toml:31:6: route[2].on: inline routes are not offered yet: bind a queue to these subjects and name it in `from`
             quipu.toml:32:9: route[2].else: `else` is for what `when` refuses: there is no `when`
             quipu.toml:33:21: route[2].plugins[0].name: expected a name of 1 to 128 letters, digits, `-` and `_`, found ""
-            quipu.toml:34:1: route[3].from: the key `from` is missing: the queue that messages come from"#]],
+            quipu.toml:34:1: route[3].from: the key `from` is missing: the queue that messages come from; or `on`, to run inline"#]],
     );
     check(
         "[store]\njournal_segment = 1048577",
@@ -589,4 +588,58 @@ fn load_names_the_file() {
     assert_eq!(wrong, "DIR/mine.toml:1:2: stor: unknown key; did you mean `store`?");
     std::fs::write(&path, "[store]\npath = \"x\"\n").expect("written");
     assert_eq!(Config::load(&path).map(|config| config.store.path).map_err(text), Ok(dir.path().join("x")));
+}
+
+#[test]
+fn inline_routes_run_on_subjects_and_have_one_attempt() {
+    let config = good(
+        r#"
+[queue.q]
+[[route]]
+name = "one"
+on = "a.>"
+when = "attempt == 1"
+else = ["q"]
+to = ["q"]
+[[route]]
+name = "more"
+on = ["b", "c.*"]
+plugins = [{ name = "filter-json" }]
+parallel = 2
+"#,
+    );
+    let [one, more] = &config.inline[..] else { panic!("{:?}", config.inline) };
+    let patterns = |route: &InlineConfig| route.on.iter().map(|on| on.as_str().to_owned()).collect::<Vec<_>>();
+    assert_eq!((patterns(one), patterns(more)), (vec!["a.>".to_owned()], vec!["b".to_owned(), "c.*".to_owned()]));
+    assert_eq!((one.otherwise.len(), one.to.len(), one.parallel, more.plugins.len(), more.parallel), (1, 1, 1, 1, 2));
+    assert!(config.routes.is_empty());
+    check_all(
+        r#"
+[queue.q]
+[[route]]
+name = "r"
+from = "q"
+on = "a"
+to = ["q.x"]
+[[route]]
+name = "s"
+on = ["a.>.b"]
+start = "new"
+order = "none"
+to = ["nowhere"]
+on_error = { attempts = 2 }
+[[route]]
+name = "t"
+on = []
+to = ["q"]
+"#,
+        &expect![[r#"
+            quipu.toml:6:6: route[0].on: a route has either `from`, a queue, or `on`, subjects on whose messages it runs inline
+            quipu.toml:9:8: route[1].on_error: `on_error` is for routes with `from`: an inline route has one attempt, and tells the publisher of it
+            quipu.toml:9:8: route[1].order: `order` is for routes with `from`: an inline route reads no queue
+            quipu.toml:9:8: route[1].start: `start` is for routes with `from`: an inline route reads no queue
+            quipu.toml:10:6: route[1].on[0]: subject "a.>.b" has '>' in it; a token is made of letters, digits, `-` and `_`
+            quipu.toml:13:7: route[1].to[0]: no queue takes `nowhere`; add [queue."nowhere"] or a pattern
+            quipu.toml:17:6: route[2].on: expected a subject pattern or more, found none"#]],
+    );
 }

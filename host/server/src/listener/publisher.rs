@@ -6,10 +6,10 @@
 
 mod names;
 mod receipts;
+mod stage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Body;
@@ -23,6 +23,7 @@ use super::ingest::{Room, Share};
 use crate::services::Services;
 use names::Named;
 pub(crate) use names::Names;
+use stage::{Admitted, Ready, Stage};
 
 /// Messages that a publisher may have under way.
 pub(crate) const WINDOW_MESSAGES: u64 = 1_024;
@@ -47,6 +48,8 @@ struct Batch {
     bytes: u64,
     /// One for each message, in order: whether it went to the store.
     taken: Vec<Result<(), proto::Error>>,
+    /// Where inline routes look at them first.
+    staged: Option<oneshot::Receiver<Admitted>>,
     answer: Option<Answer>,
     /// What they take until they are answered.
     room: Option<Room>,
@@ -88,8 +91,9 @@ pub(super) async fn run(
     let mut receipts = tokio::spawn(receipts::write(writer, receiver, granted.clone()));
     let is_named = named.is_some();
     let fenced = named.as_ref().map_or_else(CancellationToken::new, |named| named.fenced.clone());
+    let stage = Stage::new(&services, source, is_named);
     let mut publisher =
-        Publisher { reader, services, source, is_named, granted, sequence: last_sequence, messages: 0, bytes: 0 };
+        Publisher { reader, services, stage, is_named, granted, sequence: last_sequence, messages: 0, bytes: 0 };
     tokio::select! {
         listens = publisher.read(sender.clone()) => if !listens {
             // A client that reset its side may leave the other one open and unread for ever.
@@ -135,7 +139,8 @@ async fn open_source(
 struct Publisher {
     reader: FrameReader,
     services: Arc<Services>,
-    source: quipu_queue::Publisher,
+    /// The way to the store.
+    stage: Stage,
     is_named: bool,
     granted: Arc<Granted>,
     /// Of the last message that came.
@@ -176,7 +181,7 @@ impl Publisher {
     async fn read_batch(&mut self) -> Result<(Option<Batch>, bool), Option<proto::Error>> {
         let read = |e: ReadFrameError| e.to_error();
         let mut next = self.reader.incoming().await.map_err(read)?;
-        let mut batch = Batch { first: 0, bytes: 0, taken: Vec::new(), answer: None, room: None };
+        let mut batch = Batch { first: 0, bytes: 0, taken: Vec::new(), staged: None, answer: None, room: None };
         let mut messages = Vec::new();
         let mut failed = None;
         let end = loop {
@@ -202,8 +207,7 @@ impl Publisher {
             }
         };
         if !messages.is_empty() {
-            // An error here is the same as an answer that never comes.
-            batch.answer = self.source.submit(messages).await.ok();
+            self.stage.submit(messages, &mut batch).await;
         }
         match failed {
             // What came before the error is stored; its receipts are lost with the stream.
@@ -217,7 +221,7 @@ impl Publisher {
         &mut self,
         incoming: Incoming,
         batch: &mut Batch,
-    ) -> Result<Option<Result<Published, proto::Error>>, proto::Error> {
+    ) -> Result<Option<Result<Ready, proto::Error>>, proto::Error> {
         let overloaded =
             || Code::Overloaded.error("publishers send more than the router can take in; publish it later");
         let (frame, length, room) = match incoming {
@@ -266,9 +270,9 @@ impl Publisher {
     }
 
     /// The message, or why it is refused.
-    fn message(&self, publish: &proto::Publish, payload: bytes::Bytes) -> Result<Published, proto::Error> {
+    fn message(&self, publish: &proto::Publish, payload: bytes::Bytes) -> Result<Ready, proto::Error> {
         let assigned = || MessageId::new(&uuid::Uuid::now_v7().simple().to_string()).expect("hex digits are an id");
-        let decoded = Message::decode_published(&publish.message, payload, now_ms(), assigned);
+        let decoded = Message::decode_published(&publish.message, payload, quipu_queue::now_ms(), assigned);
         let (message, has_id) = decoded.map_err(|e| Code::InvalidMessage.error(e.to_string()))?;
         if message.subject.is_internal() {
             let text = format!("subject `{}`: subjects that begin with `$` are the router's own", message.subject);
@@ -290,7 +294,8 @@ impl Publisher {
             let text = format!("a message of {} bytes; this router's journal takes {most}", published.size());
             return Err(Code::TooLarge.error(text));
         }
-        Ok(if self.is_named { published.with_sequence(publish.sequence) } else { published })
+        let published = if self.is_named { published.with_sequence(publish.sequence) } else { published };
+        Ok(self.stage.ready(published, message, (has_id, publish.sequence)))
     }
 }
 
@@ -317,9 +322,4 @@ impl Granted {
             bytes: self.bytes.fetch_max(credit.bytes, Ordering::AcqRel).max(credit.bytes),
         }
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,8 +11,8 @@ use quipu_protocol::limits::{EXTEND_MS_MAX, SETTLE_TOKENS_MAX, TEXT_BYTES_MAX};
 use quipu_protocol::proto;
 use quipu_queue::delivery::CREDIT_MAX;
 use quipu_queue::{
-    Consumer, Delivery, Mode, Offset, Outcome, Settle, SettleError, Settlement, Start, StoreFailed, SubscribeError,
-    Token, Why,
+    Consumer, Delivery, Mode, Notice, NoticeKind, Offset, Outcome, Settle, SettleError, Settlement, Start, StoreFailed,
+    SubscribeError, Token, Why,
 };
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -31,13 +31,25 @@ const NAME_BYTES_MAX: usize = 128;
 /// Bytes written at once, near enough.
 pub(crate) const WRITE_BYTES: usize = 256 << 10;
 
+/// Notices that wait to be written, beside the deliveries; past that they are left out.
+const NOTICES_MAX: usize = 16;
+
 /// What is written.
 enum Out {
     Deliver(Vec<Delivery>),
+    Notice(proto::Notice),
     /// With the room that its tokens take among those not answered.
     Settled(proto::Settled, OwnedSemaphorePermit),
     End,
+    /// The subscription is over.
+    Over(proto::Notice),
     Fail(proto::Error),
+}
+
+/// What the store says of a subscription.
+enum Said {
+    Deliver(Vec<Delivery>),
+    Notice(proto::Notice),
 }
 
 type Answer = oneshot::Receiver<Result<Vec<Result<(), SettleError>>, StoreFailed>>;
@@ -52,12 +64,16 @@ pub(super) async fn run(
         let text = format!("this router takes {} consumers at a time (`limits.consumers`)", services.consumers.max());
         return writer.fail(Code::Busy.error(text)).await;
     };
-    let (deliver, deliveries) = mpsc::channel(BATCHES_MAX);
-    let consumer = match join(&subscribe, &services, deliver).await {
+    let (deliver, deliveries) = mpsc::channel(BATCHES_MAX + NOTICES_MAX);
+    let (over, is_over) = oneshot::channel();
+    let consumer = match join(&subscribe, &services, (deliver, over)).await {
         Ok(consumer) => consumer,
         Err(error) => return writer.fail(error).await,
     };
     if writer.send(subscribed(&consumer)).await.is_err() {
+        return;
+    }
+    if consumer.paused && writer.send(notice(NoticeKind::Paused, "the subscription is paused".into())).await.is_err() {
         return;
     }
     let stopped = writer.stopped();
@@ -71,6 +87,7 @@ pub(super) async fn run(
     let mut subscription = Subscription { reader, consumer, settling, room, written };
     let last = tokio::select! {
         last = subscription.read() => last,
+        Ok(notice) = is_over => Some(Out::Over(notice)),
         // A client that is gone, or stopped reading for good: its deliveries go to the others at once.
         () = stopped => None,
     };
@@ -95,7 +112,7 @@ pub(super) async fn run(
 async fn join(
     subscribe: &proto::Subscribe,
     services: &Services,
-    deliver: mpsc::Sender<Vec<Delivery>>,
+    (deliver, over): (mpsc::Sender<Said>, oneshot::Sender<proto::Notice>),
 ) -> Result<Consumer, proto::Error> {
     let name = &subscribe.subscription;
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -107,11 +124,19 @@ async fn join(
         return Err(Code::InvalidCall.error(text));
     }
     let (mode, start) = asked(subscribe)?;
+    let (tell, mut over) = (deliver.clone(), Some(over));
     let sink = move |batch: Vec<Delivery>| {
         // Ignored: the client is gone, and its consumer leaves in a moment.
-        deliver.try_send(batch).ok();
+        deliver.try_send(Said::Deliver(batch)).ok();
     };
-    let joined = services.store.subscribe(&subscribe.queue, name, Some(mode), start, sink).await;
+    let notices = move |Notice { kind, text }: Notice| match kind {
+        NoticeKind::Deleted => drop(over.take().map(|over| over.send(notice(kind, text)))),
+        // In order with the deliveries, and in nobody's place.
+        _ if tell.capacity() > BATCHES_MAX => drop(tell.try_send(Said::Notice(notice(kind, text)))),
+        _ => {}
+    };
+    let how = (Some(mode), start);
+    let joined = services.store.subscribe_with_notices(&subscribe.queue, name, how, sink, notices).await;
     let consumer = joined.map_err(|e| match e {
         SubscribeError::UnknownQueue(_) => Code::UnknownQueue.error(e.to_string()),
         SubscribeError::Mode { .. } => Code::ModeMismatch.error(e.to_string()),
@@ -119,6 +144,16 @@ async fn join(
     })?;
     consumer.window(WINDOW_BYTES).await.map_err(unavailable)?;
     Ok(consumer)
+}
+
+fn notice(kind: NoticeKind, text: String) -> proto::Notice {
+    let kind = match kind {
+        NoticeKind::Paused => proto::notice::Kind::Paused,
+        NoticeKind::Resumed => proto::notice::Kind::Resumed,
+        NoticeKind::Moved => proto::notice::Kind::Moved,
+        NoticeKind::Deleted => proto::notice::Kind::Deleted,
+    };
+    proto::Notice { kind: kind.into(), text }
 }
 
 /// How the subscription is to be shared, and where it starts.
@@ -341,8 +376,17 @@ fn settle_error(error: &SettleError) -> proto::Error {
 /// What waits to be written: answers, which go first and end the stream, and deliveries.
 struct Outgoing {
     answers: mpsc::Receiver<Out>,
-    deliveries: mpsc::Receiver<Vec<Delivery>>,
+    deliveries: mpsc::Receiver<Said>,
     written: Arc<Written>,
+}
+
+impl From<Said> for Out {
+    fn from(said: Said) -> Self {
+        match said {
+            Said::Deliver(batch) => Self::Deliver(batch),
+            Said::Notice(notice) => Self::Notice(notice),
+        }
+    }
 }
 
 impl Outgoing {
@@ -350,13 +394,13 @@ impl Outgoing {
         tokio::select! {
             biased;
             answer = self.answers.recv() => answer,
-            Some(batch) = self.deliveries.recv() => Some(Out::Deliver(batch)),
+            Some(said) = self.deliveries.recv() => Some(said.into()),
         }
     }
 
     /// What is there already.
     fn ready(&mut self) -> Option<Out> {
-        self.answers.try_recv().ok().or_else(|| self.deliveries.try_recv().ok().map(Out::Deliver))
+        self.answers.try_recv().ok().or_else(|| self.deliveries.try_recv().ok().map(Out::from))
     }
 }
 
@@ -392,6 +436,12 @@ async fn write_all(writer: &mut FrameWriter, out: &mut Outgoing) -> Result<Optio
                     }
                 }
                 Out::Settled(settled, _room) => writer.put(settled),
+                Out::Notice(notice) => writer.put(notice),
+                Out::Over(notice) => {
+                    writer.put(notice);
+                    writer.flush().await?;
+                    return Ok(None);
+                }
                 Out::End => {
                     writer.flush().await?;
                     return Ok(None);

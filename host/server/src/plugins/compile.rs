@@ -134,7 +134,8 @@ async fn compile(source: &str, bytes: &[u8], compiler: &Compiler) -> Result<Vec<
     let limits = compiler.limits;
     let clock = limits.time * CLOCK_FACTOR;
     // Beside a router at work, messages come first.
-    let mut process = spawn(source, bytes.len(), limits, compiler.cache.is_some()).context("cannot start the process that compiles")?;
+    let mut process = spawn(source, bytes.len(), limits, compiler.cache.is_some())
+        .context("cannot start the process that compiles")?;
     let outcome = tokio::time::timeout(clock, converse(&mut process, bytes)).await;
     let Ok(outcome) = outcome else {
         process.kill().await.ok();

@@ -12,10 +12,11 @@ use quipu_runtime::{CapturedLog, Component, ConfigureError, Use};
 use serde::Serialize;
 
 use super::cases::{Case, Tried};
+use super::route::Route;
 use super::store::named;
+use super::r#use;
 use super::version::{Deployed, Reference, Version, short, unix_ms};
-use super::{routes_with, r#use};
-use crate::config::{Config, PluginUse, RouteConfig};
+use crate::config::{Config, PluginUse};
 use crate::services::Services;
 
 /// What is asked for.
@@ -83,7 +84,8 @@ struct SelfTest {
 
 #[derive(Debug, Clone, Serialize)]
 struct Swap {
-    queue: String,
+    /// None: the route runs as messages are published.
+    queue: Option<String>,
     offset: u64,
     drained: u64,
     took_ms: u64,
@@ -123,7 +125,7 @@ impl<T, E: Into<anyhow::Error>> At<T> for Result<T, E> {
 /// Puts a version into a route.
 pub(crate) async fn deploy(services: &Arc<Services>, order: Order) -> Result<Report, Box<Failed>> {
     let _turn = services.plugins.deploying.lock().await;
-    let (config, before) = (services.config().await, serving(services, &order));
+    let (config, before) = (services.config(), serving(services, &order));
     let found = find(services, &config, &order);
     let failed = |stop: Stop, version: Option<Named>| {
         let (step, error) = (stop.step, format!("{:#}", stop.error));
@@ -133,7 +135,8 @@ pub(crate) async fn deploy(services: &Arc<Services>, order: Order) -> Result<Rep
     };
     let (route, version) = found.at("find").map_err(|stop| failed(stop, None))?;
     let name = Named::of(&version);
-    let report = Deployment { services, config, order: &order, route, version, before: before.clone() }.run().await;
+    let deployment = Deployment { services, config: &config, order: &order, route, version, before: before.clone() };
+    let report = deployment.run().await;
     report.map_err(|stop| failed(stop, Some(name)))
 }
 
@@ -142,35 +145,39 @@ pub(crate) async fn start_held(services: &Services, plugin: &str) -> Vec<String>
     let _turn = services.plugins.deploying.lock().await;
     let held: Vec<String> =
         services.router.routes().into_iter().filter(|route| route.state == "held").map(|route| route.name).collect();
-    let (config, mut started) = (services.config().await, Vec::new());
-    for route in routes_with(&config, plugin).into_iter().filter(|route| held.contains(&route.name)) {
-        match start(services, &config, &route).await {
-            Ok(true) => started.push(route.name),
+    let (config, mut started) = (services.config(), Vec::new());
+    for route in Route::with(&config, plugin) {
+        let name = route.name();
+        if !held.iter().any(|held| held == name) {
+            continue;
+        }
+        match start(services, &config, route).await {
+            Ok(true) => started.push(name.to_owned()),
             Ok(false) => {}
-            Err(e) => tracing::warn!(route = route.name, "still held: {e:#}"),
+            Err(e) => tracing::warn!(route = name, "still held: {e:#}"),
         }
     }
     started
 }
 
-async fn start(services: &Services, config: &Config, route: &RouteConfig) -> Result<bool> {
+async fn start(services: &Services, config: &Config, route: Route<'_>) -> Result<bool> {
     let prepared = services.plugins.prepare(config, route).await?;
     if let Some(reason) = prepared.held {
-        services.router.hold(&route.name, &reason).await?;
+        services.router.hold(route.name(), &reason).await?;
         return Ok(false);
     }
-    services.router.replace_chain(&route.name, crate::app::chain_settings(route, prepared.chains)?).await?;
-    services.router.release(&route.name).await?;
+    services.router.replace_chain(route.name(), route.chain_settings(prepared.chains)?).await?;
+    services.router.release(route.name()).await?;
     Ok(true)
 }
 
-fn find(services: &Services, config: &Config, order: &Order) -> Result<(RouteConfig, Arc<Version>)> {
+fn find<'a>(services: &Services, config: &'a Config, order: &Order) -> Result<(Route<'a>, Arc<Version>)> {
     let (plugins, Order { name, route: to, .. }) = (&services.plugins, order);
-    let route = config.routes.iter().find(|route| route.name == *to);
-    let route = route.cloned().ok_or_else(|| anyhow!("there is no route {to:?}"))?;
-    let mut uses = route.plugins.iter().filter(|plugin| plugin.name == *name).peekable();
+    let route = Route::all(config).find(|route| route.name() == to);
+    let route = route.ok_or_else(|| anyhow!("there is no route {to:?}"))?;
+    let mut uses = route.plugins().iter().filter(|plugin| plugin.name == *name).peekable();
     if uses.peek().is_none() {
-        let others: Vec<&str> = route.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        let others: Vec<&str> = route.plugins().iter().map(|plugin| plugin.name.as_str()).collect();
         bail!(
             "route {to:?} has no plugin {name:?}; it has {}",
             if others.is_empty() { "none".into() } else { others.join(", ") }
@@ -203,9 +210,9 @@ fn serving(services: &Services, order: &Order) -> Option<Named> {
 
 struct Deployment<'a> {
     services: &'a Arc<Services>,
-    config: Arc<Config>,
+    config: &'a Config,
     order: &'a Order,
-    route: RouteConfig,
+    route: Route<'a>,
     version: Arc<Version>,
     before: Option<Named>,
 }
@@ -218,8 +225,8 @@ impl Deployment<'_> {
         try_out(&loaded.component, &uses).await?;
         let self_test = self_test(&loaded.component, &uses[0], &version.cases).await?;
         self.check_room(&loaded.component)?;
-        let chains = services.plugins.chains(config, route, &self.versions().await?).await.at("warm")?;
-        let chain = crate::app::chain_settings(route, chains).at("warm")?;
+        let chains = services.plugins.chains(config, *route, &self.versions().await?).await.at("warm")?;
+        let chain = route.chain_settings(chains).at("warm")?;
         let before = self.ledger().await;
         let swapped = services.router.replace_chain(&order.route, chain).await.at("swap")?;
         services.router.release(&order.route).await.at("swap")?;
@@ -233,24 +240,24 @@ impl Deployment<'_> {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let of = self.route.plugins.iter().filter(|plugin| plugin.name == self.order.name);
-        of.map(|plugin| r#use(&self.config, &self.route.name, plugin)).collect()
+        let of = self.route.plugins().iter().filter(|plugin| plugin.name == self.order.name);
+        of.map(|plugin| r#use(self.config, self.route.name(), plugin)).collect()
     }
 
     /// The whole chain: this version in its places, and the others as they are.
     async fn versions(&self) -> Result<Vec<Arc<Version>>, Stop> {
         let mut versions = Vec::new();
-        for plugin in &self.route.plugins {
+        for plugin in self.route.plugins() {
             versions.push(match plugin.name == self.order.name {
                 true => self.version.clone(),
-                false => self.services.plugins.chosen(&self.config, &self.route.name, plugin).await.at("warm")?,
+                false => self.services.plugins.chosen(self.config, self.route.name(), plugin).await.at("warm")?,
             });
         }
         Ok(versions)
     }
 
     fn check_room(&self, component: &Component) -> Result<(), Stop> {
-        let uses = self.uses().len() * self.route.parallel;
+        let uses = self.uses().len() * self.route.parallel();
         let uses = u32::try_from(uses).unwrap_or(u32::MAX);
         self.services.plugins.compiler.runtime().room_for(component, uses).at("room")
     }
@@ -274,16 +281,17 @@ impl Deployment<'_> {
 
     /// Whether every lane says that it serves the version, in every place.
     fn probe(&self, swapped: &Swapped) -> bool {
-        let places = self.route.plugins.iter().zip(&swapped.serving);
+        let places = self.route.plugins().iter().zip(&swapped.serving);
         let mut of = places.filter(|(plugin, _)| plugin.name == self.order.name);
-        swapped.serving.len() == self.route.plugins.len()
+        swapped.serving.len() == self.route.plugins().len()
             && of.all(|(_, digest)| digest.to_string() == self.version.digest)
     }
 
     async fn ledger(&self) -> Option<Ledger> {
+        let from = self.route.queue()?;
         let store = self.services.store.info().await.ok()?;
-        let queue = store.queues.into_iter().find(|queue| queue.name == self.route.from.as_str())?;
-        let name = format!("{ROUTE_PREFIX}{}", self.route.name);
+        let queue = store.queues.into_iter().find(|queue| queue.name == from)?;
+        let name = format!("{ROUTE_PREFIX}{}", self.route.name());
         let subscription = queue.subscriptions.into_iter().find(|subscription| subscription.name == name)?;
         let (came, accounted) = subscription.ledger();
         let counts = &subscription.counts;
@@ -320,7 +328,7 @@ impl Deployment<'_> {
             configure: "ok",
             self_test,
             swap: Swap {
-                queue: self.route.from.as_str().to_owned(),
+                queue: self.route.queue().map(str::to_owned),
                 offset: swapped.offset.0,
                 drained: swapped.drained,
                 took_ms: ms(swapped.took),
@@ -395,10 +403,10 @@ pub(crate) async fn remove(services: &Services, reference: &Reference) -> Result
     let mut users: Vec<String> = serves.map(|route| route.name.clone()).collect();
     let deployed = plugins.store.deployments().into_iter();
     users.extend(deployed.filter(|(_, name, deployed)| is_it(name, &deployed.digest)).map(|(route, ..)| route));
-    for route in routes_with(&*services.config().await, &version.name) {
+    for route in Route::with(&services.config(), &version.name) {
         let pins = |plugin: &PluginUse| plugin.version.as_ref().is_some_and(|pinned| version.is_called(pinned));
-        if route.plugins.iter().any(|plugin| plugin.name == version.name && pins(plugin)) {
-            users.push(route.name);
+        if route.plugins().iter().any(|plugin| plugin.name == version.name && pins(plugin)) {
+            users.push(route.name().to_owned());
         }
     }
     users.sort();

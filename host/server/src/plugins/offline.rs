@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use quipu_runtime::{Component, Runtime, RuntimeConfig};
 
 use super::compile::{CompileLimits, Compiler};
+use super::route::Route;
 use super::version::STOCK;
 use super::{limits, names, sizes, r#use};
 use crate::config::Config;
@@ -70,12 +71,12 @@ impl Offline {
             }
         }
         let offline = Self { loaded, elsewhere };
-        for route in &config.routes {
-            let count = route.plugins.len();
-            for (n, plugin) in route.plugins.iter().enumerate().filter(|(_, plugin)| plugin.version.is_none()) {
+        for route in Route::all(config) {
+            let count = route.plugins().len();
+            for (n, plugin) in route.plugins().iter().enumerate().filter(|(_, plugin)| plugin.version.is_none()) {
                 let Some((component, source)) = offline.loaded.get(&plugin.name) else { continue };
-                let r#use = r#use(config, &route.name, plugin);
-                let place = || format!("route {:?}, plugin {} of {count} ({source})", route.name, n + 1);
+                let r#use = r#use(config, route.name(), plugin);
+                let place = || format!("route {:?}, plugin {} of {count} ({source})", route.name(), n + 1);
                 tokio::task::block_in_place(|| component.plugin(r#use)).with_context(place)?;
             }
         }
@@ -86,7 +87,6 @@ impl Offline {
     pub(crate) fn listing(&self, config: &Config) -> Vec<PluginListing> {
         let listing = |(name, (component, source)): (&String, &(Component, String))| {
             let limits = limits(&config.plugin.get(name).cloned().unwrap_or_default());
-            let using = config.routes.iter().filter(|route| route.plugins.iter().any(|plugin| plugin.name == *name));
             PluginListing {
                 name: name.clone(),
                 source: source.clone(),
@@ -96,7 +96,7 @@ impl Offline {
                 deadline_ms: limits.deadline.as_millis(),
                 memory_bytes: limits.memory_bytes,
                 output_bytes: limits.output_bytes,
-                routes: using.map(|route| route.name.clone()).collect(),
+                routes: Route::with(config, name).map(|route| route.name().to_owned()).collect(),
             }
         };
         self.loaded.iter().map(listing).collect()

@@ -224,9 +224,7 @@ impl World {
     ) -> bool {
         let now_ms = self.now.ms;
         let Some(flights) = self.flights.get_mut(&subscription) else { return false };
-        let is_held = |f: &super::super::world::Flight| {
-            f.consumer == consumer && (f.stage == Stage::Held || f.is_uncertain && f.stage == Stage::Expiring)
-        };
+        let is_held = |f: &super::super::world::Flight| f.consumer == consumer && f.stage == Stage::Held;
         let Some(flight) = flights.get_mut(&offset).filter(|f| f.token == token && is_held(f)) else { return false };
         match kind {
             Kind::Extend(by_ms) if flight.deadline_ms < u64::MAX => flight.deadline_ms = now_ms + by_ms,

@@ -5,7 +5,7 @@ use quipu_protocol::{Key, Message, MessageId, Subject};
 
 use super::{Ask, Named, QUEUES, SUBJECTS};
 use crate::commit::SubscriptionId;
-use crate::plan::{From, Published};
+use crate::plan::{Published, Run};
 use crate::request::{Reply, Request, Source};
 use crate::simulation::model::Sent;
 use crate::simulation::world::{Event, World};
@@ -148,8 +148,8 @@ impl World {
             }
             ids.push(id);
         }
-        let from = From { name: name.into(), epoch };
-        self.submit(ids, Source { id: source, named: Some((from, session)) }, Some(name), is_zombie);
+        let run = Run { name: name.into(), epoch };
+        self.submit(ids, Source { id: source, named: Some((run, session)) }, Some(name), is_zombie);
     }
 
     /// After it was let in again: everything that was not answered, in order.
@@ -157,9 +157,9 @@ impl World {
         let Some(Named { stream: Some((source, session)), epoch, unanswered, .. }) = self.named.get(name) else {
             return;
         };
-        let (from, ids) = (From { name: name.into(), epoch: *epoch }, unanswered.values().cloned().collect::<Vec<_>>());
+        let (run, ids) = (Run { name: name.into(), epoch: *epoch }, unanswered.values().cloned().collect::<Vec<_>>());
         if !ids.is_empty() {
-            let source = Source { id: *source, named: Some((from, *session)) };
+            let source = Source { id: *source, named: Some((run, *session)) };
             self.hit("named publishers that send again");
             self.submit(ids, source, Some(name), false);
         }

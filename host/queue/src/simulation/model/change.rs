@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Context, Model};
+use super::{Context, Model, Places, WINDOW_MS};
 use crate::commit::{DedupKey, Operation, QueueId, SubscriptionId};
 
 impl Model {
@@ -77,6 +77,17 @@ impl Model {
         assert!(header.is_empty(), "a message is stored nowhere");
         let key = dedup.expect("an id to be remembered");
         let known = self.dedup.insert(key.0, (self.time_ms, Vec::new()));
-        assert!(known.is_none(), "an id was taken twice within the window");
+        assert!(!self.counts(known.as_ref()), "an id was taken twice within the window");
+    }
+
+    /// Whether an id that was there is remembered: not where all that it went to is removed.
+    pub(super) fn counts(&self, known: Option<&(u64, Places)>) -> bool {
+        known.is_some_and(|(_, places)| places.is_empty() || places.iter().any(|(id, _)| self.queues.contains_key(id)))
+    }
+
+    /// Whether a message with this id is a duplicate at this time.
+    pub(in crate::simulation) fn remembers(&self, key: DedupKey, now_ms: u64) -> bool {
+        let known = self.dedup.get(&key.0).filter(|(then_ms, _)| *then_ms + WINDOW_MS > now_ms.max(self.time_ms));
+        self.counts(known)
     }
 }

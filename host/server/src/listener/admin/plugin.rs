@@ -149,7 +149,7 @@ fn refused(e: anyhow::Error) -> proto::Error {
 
 /// Every version, with the routes that serve it.
 async fn list(services: &Services) -> Result<Value, proto::Error> {
-    let (config, figures) = (services.config().await, Figures::gather(&services.router));
+    let (config, figures) = (services.config(), Figures::gather(&services.router));
     let line = |version: &Arc<Version>| {
         let limits = config.plugin.get(&version.name).cloned().unwrap_or_default();
         let uses = figures.uses_of(&version.name).into_iter().filter(|used| *used.plugin.digest == *version.digest);
@@ -185,7 +185,7 @@ async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
     let deployments = services.plugins.store.deployments().into_iter().filter(|(_, plugin, _)| plugin == name);
     let deployments: Vec<Value> =
         deployments.map(|(route, _, deployed)| json!({ "route": route, "deployed": deployed })).collect();
-    let limits = services.config().await.plugin.get(name).cloned().unwrap_or_default();
+    let limits = services.config().plugin.get(name).cloned().unwrap_or_default();
     Ok(json!({
         "name": name,
         "versions": versions,

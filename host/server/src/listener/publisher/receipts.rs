@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::frames::FrameWriter;
-use super::{Batch, Granted, Results, Said};
+use super::{Admitted, Batch, Granted, Results, Said};
 
 /// Bytes of receipts written at once, near enough.
 const WRITE_BYTES: usize = 64 << 10;
@@ -81,6 +81,10 @@ async fn receipts(
 impl Batch {
     /// The store's answer; none where it stopped without one.
     async fn results(&mut self) -> Results {
+        if let Some(staged) = self.staged.as_mut() {
+            let admitted = staged.await.ok();
+            self.admitted(admitted);
+        }
         let results = self.answer.as_mut()?.await.ok();
         self.answer = None;
         results
@@ -88,6 +92,11 @@ impl Batch {
 
     /// The store's answer, where it is there.
     fn results_now(&mut self) -> Option<Results> {
+        match self.staged.as_mut().map(oneshot::Receiver::try_recv) {
+            Some(Err(oneshot::error::TryRecvError::Empty)) => return None,
+            Some(admitted) => self.admitted(admitted.ok()),
+            None => {}
+        }
         let results = match self.answer.as_mut().map(oneshot::Receiver::try_recv) {
             Some(Ok(results)) => Some(results),
             Some(Err(oneshot::error::TryRecvError::Empty)) => return None,
@@ -96,16 +105,37 @@ impl Batch {
         self.answer = None;
         Some(results)
     }
+
+    /// The inline routes have looked at it; none: they stopped.
+    fn admitted(&mut self, admitted: Option<Admitted>) {
+        self.staged = None;
+        let Some(Admitted { refused, answer }) = admitted else { return };
+        let went_on = self.taken.iter_mut().filter(|taken| taken.is_ok());
+        for (taken, refused) in went_on.zip(refused) {
+            if let Some(error) = refused {
+                *taken = Err(error);
+            }
+        }
+        self.answer = answer;
+    }
 }
 
 /// The store keeps what it has not answered, also of a publisher that is gone: so long it takes its room.
 impl Drop for Batch {
     fn drop(&mut self) {
-        if let (Some(answer), Some(room)) = (self.answer.take(), self.room.take())
+        let (staged, answer) = (self.staged.take(), self.answer.take());
+        if (staged.is_some() || answer.is_some())
+            && let Some(room) = self.room.take()
             && let Ok(runtime) = Handle::try_current()
         {
             runtime.spawn(async move {
-                answer.await.ok();
+                let later = match staged {
+                    Some(staged) => staged.await.ok().and_then(|admitted| admitted.answer),
+                    None => None,
+                };
+                if let Some(answer) = answer.or(later) {
+                    answer.await.ok();
+                }
                 drop(room);
             });
         }
@@ -179,6 +209,7 @@ fn result_of(receipt: Receipt) -> proto::Result {
             .collect(),
     };
     let kind = match receipt {
+        Receipt::Stored(places) if places.is_empty() => Kind::Routed(proto::Routed {}),
         Receipt::Stored(places) => Kind::Stored(positions(places)),
         Receipt::Duplicate(places) => Kind::Duplicate(positions(places)),
     };
