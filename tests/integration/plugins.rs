@@ -348,21 +348,22 @@ async fn a_watched_directory_serves_what_changes() {
     std::fs::write(directory.path().join("dev/p.wasm"), wasm("one", FORWARD)).expect("written");
     let server = TestServer::start_in(QUIPU, &config, directory).await;
     let client = server.client().await;
+    until(&server, "serves, probed", 1).await;
     assert_eq!(serves(&client, 0).await, "one", "the route waited for it");
     write(&server, "dev/p.wasm", wasm("two", FORWARD));
-    until(&server, "serves, probed").await;
+    until(&server, "serves, probed", 2).await;
     assert_eq!(serves(&client, 1).await, "two");
     write(&server, "dev/p.wasm", b"half a file");
-    until(&server, "the changed file is not taken, what served before goes on").await;
+    until(&server, "the changed file is not taken, what served before goes on", 1).await;
     assert_eq!(serves(&client, 2).await, "two");
 }
 
-/// Until the log says so.
-async fn until(server: &TestServer, text: &str) {
+/// Until the log has said so this often.
+async fn until(server: &TestServer, text: &str, times: usize) {
     soon(text, async {
         loop {
             let log = std::fs::read_to_string(server.directory().join("log")).expect("a log");
-            if log.contains(text) {
+            if log.matches(text).count() >= times {
                 return;
             }
             tokio::task::yield_now().await;

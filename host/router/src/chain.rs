@@ -13,6 +13,7 @@ use crate::outputs::{Outputs, path};
 use crate::settings::OnBroken;
 use crate::stats::PluginInfo;
 use crate::template::Template;
+use crate::trace::Hop;
 
 /// What an attempt comes to.
 #[derive(Debug)]
@@ -41,6 +42,20 @@ pub(crate) struct Seen {
     pub(crate) seed: u64,
 }
 
+/// Who calls the plugins of a chain, and watches over them.
+pub(crate) trait Calls {
+    fn call(&mut self, position: usize, plugin: &mut dyn Plugin, hand: &mut Hand) -> Result<Verdict, Fault>;
+
+    /// A broken plugin is left out.
+    fn bypassed(&mut self, chain: &Chain, position: usize);
+}
+
+/// Counts calls and times, and takes note of them where the message is followed.
+pub(crate) struct Counted<'a> {
+    pub(crate) stats: &'a mut [PluginInfo],
+    pub(crate) hops: Option<&'a mut Vec<Hop>>,
+}
+
 /// What a route does with a message.
 #[derive(Default)]
 pub(crate) struct Chain {
@@ -63,21 +78,15 @@ impl Chain {
         plugin.map_or_else(String::new, |plugin| format!("{}@{}", plugin.name(), plugin.digest().short()))
     }
 
-    /// Makes one attempt; `plugins` counts calls and times.
-    pub(crate) fn attempt(
-        &mut self,
-        input: Message,
-        seen: Seen,
-        breaker: &Breaker,
-        plugins: &mut [PluginInfo],
-    ) -> Decision {
+    /// Makes one attempt.
+    pub(crate) fn attempt(&mut self, input: Message, seen: Seen, breaker: &Breaker, calls: &mut dyn Calls) -> Decision {
         if input.hops >= HOPS_MAX {
             let path = path(&self.route, &input.headers);
             let reason = format!("more than {HOPS_MAX} hops: {path}");
             return Decision::Reject { position: None, reason };
         }
         match self.when.as_ref().map_or(Ok(true), |when| when.matches(&input, seen.attempt)) {
-            Ok(true) => self.run(input, seen, breaker, plugins),
+            Ok(true) => self.run(input, seen, breaker, calls),
             Ok(false) => self.set_aside(&input, None),
             Err(e) => self.set_aside(&input, Some(e)),
         }
@@ -94,26 +103,23 @@ impl Chain {
         Decision::Filtered { outputs: outputs.finish(), error }
     }
 
-    fn run(&mut self, input: Message, seen: Seen, breaker: &Breaker, stats: &mut [PluginInfo]) -> Decision {
+    fn run(&mut self, input: Message, seen: Seen, breaker: &Breaker, calls: &mut dyn Calls) -> Decision {
         let mut outputs = Outputs::of(&self.route, &input);
         let mut hand = Hand::new(input, seen.attempt, seen.now_ms, seen.seed);
         let mut routed: Option<Vec<Subject>> = None;
         for position in 0..self.plugins.len() {
-            let (plugin, stats) = (&mut self.plugins[position], &mut stats[position]);
             if breaker.is_broken(position) {
                 match breaker.then() {
                     OnBroken::Hold => return Decision::Broken,
                     OnBroken::DeadLetter => return self.dead(position),
                     OnBroken::Bypass => {
-                        stats.bypassed += 1;
+                        calls.bypassed(self, position);
                         outputs.bypassed(&self.plugin_name(position));
                         continue;
                     }
                 }
             }
-            let begun = Instant::now();
-            let made = plugin.process(&mut hand);
-            stats.count(begun.elapsed(), &made);
+            let made = calls.call(position, self.plugins[position].as_mut(), &mut hand);
             for emitted in hand.emitted.drain(..) {
                 outputs.emitted(position, emitted);
             }
@@ -152,6 +158,54 @@ impl Chain {
             outputs.forward(self.plugins.len(), subject, &hand.message, payload.clone());
         }
         Decision::Forward(outputs.finish())
+    }
+}
+
+impl Decision {
+    /// For people.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Filtered { .. } => "filtered",
+            Self::Forward(_) => "forward",
+            Self::Drop { .. } => "drop",
+            Self::Retry { .. } => "retry",
+            Self::Reject { .. } => "reject",
+            Self::Fault { .. } => "fault",
+            Self::Broken => "broken",
+        }
+    }
+
+    /// What goes out.
+    pub(crate) fn outputs(&self) -> &[Output] {
+        match self {
+            Self::Filtered { outputs, .. } | Self::Forward(outputs) | Self::Drop { outputs, .. } => outputs,
+            Self::Retry { .. } | Self::Reject { .. } | Self::Fault { .. } | Self::Broken => &[],
+        }
+    }
+}
+
+impl Calls for Counted<'_> {
+    fn call(&mut self, position: usize, plugin: &mut dyn Plugin, hand: &mut Hand) -> Result<Verdict, Fault> {
+        let begun = Instant::now();
+        let made = plugin.process(hand);
+        let time = begun.elapsed();
+        self.stats[position].count(time, &made);
+        if let Some(hops) = &mut self.hops {
+            let plugin = format!("{}@{}", plugin.name(), plugin.digest().short());
+            let verdict = match &made {
+                Ok(verdict) => verdict.name().to_owned(),
+                Err(fault) => format!("fault {}", fault.kind),
+            };
+            hops.push(Hop { plugin, verdict, ns: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX) });
+        }
+        made
+    }
+
+    fn bypassed(&mut self, chain: &Chain, position: usize) {
+        self.stats[position].bypassed += 1;
+        if let Some(hops) = &mut self.hops {
+            hops.push(Hop { plugin: chain.plugin_name(position), verdict: "bypassed".into(), ns: 0 });
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod breaker;
 mod chain;
 pub mod condition;
+mod explain;
 mod inline;
 mod keys;
 mod lane;
@@ -18,6 +19,8 @@ mod route;
 mod settings;
 mod stats;
 mod template;
+mod told;
+mod trace;
 mod traps;
 mod work;
 mod workers;
@@ -29,6 +32,7 @@ use std::sync::{Arc, Mutex};
 use quipu_queue::Store;
 
 pub use condition::{Condition, ConditionError};
+pub use explain::{Explain, Explained};
 pub use inline::{Admission, Admitted, Inline, InlineSettings, RETRY_LATER_MS, Refusal};
 pub use settings::{
     BROKEN_AFTER, BROKEN_AFTER_MAX, ChainSettings, LANES_MAX, OnBroken, OnError, Order, RouteError, RouteSettings,
@@ -36,6 +40,7 @@ pub use settings::{
 };
 pub use stats::{PluginInfo, Reasons, RouteInfo, TIME_BUCKETS, TimesNs, Verdicts};
 pub use template::{Template, TemplateError};
+pub use trace::{Event, Hop, TRACE_BYTES, TraceInfo, TraceLog, TraceMode, What};
 pub use traps::{TRAPS_MAX, TrapInfo};
 pub use workers::WORKERS_DEFAULT;
 
@@ -44,7 +49,7 @@ pub use work::SLICE_BYTES;
 
 use inline::InlineRoute;
 use route::{Route, lock};
-use traps::Traps;
+use told::Told;
 use workers::{Line, Workers};
 
 /// The routes of a router, and the threads that they run on.
@@ -54,7 +59,7 @@ pub struct Router {
     workers: Mutex<Option<Workers>>,
     routes: Mutex<BTreeMap<String, Arc<Route>>>,
     inline: Arc<Inline>,
-    traps: Arc<Traps>,
+    told: Told,
 }
 
 impl Router {
@@ -66,7 +71,7 @@ impl Router {
     pub fn start(store: Store, workers: usize) -> std::io::Result<Self> {
         let workers = Workers::start(workers.max(2))?;
         let (line, workers) = (workers.handle(), Mutex::new(Some(workers)));
-        Ok(Self { store, line, workers, routes: Mutex::default(), inline: Arc::default(), traps: Arc::default() })
+        Ok(Self { store, line, workers, routes: Mutex::default(), inline: Arc::default(), told: Told::default() })
     }
 
     /// Starts a route.
@@ -77,7 +82,7 @@ impl Router {
     pub async fn add(&self, settings: RouteSettings) -> Result<(), RouteError> {
         let name = settings.name.clone();
         self.check_new(&name, settings.plugins.len())?;
-        let route = Route::start(&self.store, &self.line, &self.traps, settings).await?;
+        let route = Route::start(&self.store, &self.line, &self.told, settings).await?;
         match lock(&self.routes).entry(name) {
             // Another of this name was faster.
             Entry::Occupied(taken) => Err(RouteError::Exists(taken.key().clone())),
@@ -96,7 +101,7 @@ impl Router {
     pub fn add_inline(&self, settings: InlineSettings) -> Result<(), RouteError> {
         let name = settings.name.clone();
         self.check_new(&name, settings.plugins.len())?;
-        match self.inline.add(InlineRoute::new(&self.line, &self.traps, settings)) {
+        match self.inline.add(InlineRoute::new(&self.line, &self.told, settings)) {
             true => Ok(()),
             false => Err(RouteError::Exists(name)),
         }
@@ -196,7 +201,12 @@ impl Router {
 
     /// What plugins failed on so far, the most frequent first; at most [`TRAPS_MAX`].
     pub fn traps(&self) -> Vec<TrapInfo> {
-        self.traps.list()
+        self.told.traps.list()
+    }
+
+    /// What became of messages; off until it is configured.
+    pub fn trace(&self) -> Arc<TraceLog> {
+        self.told.trace.clone()
     }
 
     /// Finishes the messages that plugins have in hand and gives the others back. Blocks as long as a plugin may run.

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use quipu_protocol::Message;
-use quipu_queue::{Consumer, Delivery, Mode, ROUTE_PREFIX, SettleError, Start, Store, SubscribeError};
+use quipu_queue::{
+    Consumer, Delivery, Mode, Notice, NoticeKind, ROUTE_PREFIX, SettleError, Start, Store, SubscribeError,
+};
 use quipu_runtime::Plugin;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
@@ -17,7 +19,8 @@ use crate::keys::Incoming;
 use crate::lane::{Lane, LaneInfo};
 use crate::settings::{ChainSettings, Order, RouteError, RouteSettings};
 use crate::stats::{PluginInfo, RouteInfo};
-use crate::traps::Traps;
+use crate::told::Told;
+use crate::trace::What;
 use crate::work::{Answer, End, Event, Sent, Serving, Slice, Work};
 use crate::workers::{Line, Place};
 pub(crate) use control::Standing;
@@ -59,6 +62,7 @@ pub(crate) struct Route {
     floor: AtomicU64,
     /// Of the chain that it has.
     breaker: Mutex<Arc<Breaker>>,
+    told: Told,
     runtime: Handle,
     /// Somebody changes it.
     control: tokio::sync::Mutex<()>,
@@ -86,11 +90,11 @@ impl Route {
     pub(crate) async fn start(
         store: &Store,
         line: &Line,
-        traps: &Arc<Traps>,
+        told: &Told,
         settings: RouteSettings,
     ) -> Result<Arc<Self>, RouteError> {
         let held = settings.held.clone();
-        let route = Self::new(store.clone(), line.place(), traps, settings);
+        let route = Self::new(store.clone(), line.place(), told, settings);
         let failed = |source| RouteError::Subscribe { route: route.name.clone(), source };
         match held {
             None => route.take_seat().await.map_err(failed)?,
@@ -104,7 +108,7 @@ impl Route {
         Ok(route)
     }
 
-    fn new(store: Store, place: Arc<Place>, traps: &Arc<Traps>, settings: RouteSettings) -> Arc<Self> {
+    fn new(store: Store, place: Arc<Place>, told: &Told, settings: RouteSettings) -> Arc<Self> {
         let (name, from, start, order, chains) = parts(settings);
         let info = RouteInfo {
             name: name.clone(),
@@ -116,7 +120,7 @@ impl Route {
         let breaker = Arc::new(breaker(&chains));
         Arc::new_cyclic(|this: &Weak<Self>| {
             let info = Mutex::new(RouteInfo { ..info }.with_chain(&chains));
-            let lane = |serving: Serving| Lane::new(this.clone(), place.clone(), Work::new(serving, traps.clone()));
+            let lane = |serving: Serving| Lane::new(this.clone(), place.clone(), Work::new(serving, told.clone()));
             Self {
                 lanes: servings(&name, chains, &breaker).into_iter().map(lane).collect(),
                 name,
@@ -132,6 +136,7 @@ impl Route {
                 keeps_order: AtomicBool::new(false),
                 floor: AtomicU64::new(0),
                 breaker: Mutex::new(breaker.clone()),
+                told: told.clone(),
                 runtime: Handle::current(),
                 control: tokio::sync::Mutex::default(),
                 answered: Notify::new(),
@@ -160,7 +165,10 @@ impl Route {
             Order::None => Mode::Shared,
         };
         let (store, from, start) = (&self.store, &self.from, self.start);
-        let subscribed = match store.subscribe(from, &subscription, Some(mode), start, self.sink(seat)).await {
+        let subscribe = |mode| {
+            store.subscribe_with_notices(from, &subscription, (mode, start), self.sink(seat), self.notices(seat))
+        };
+        let subscribed = match subscribe(Some(mode)).await {
             Err(SubscribeError::Mode { mode: made, .. }) => {
                 let (route, order) = (&self.name, self.order.as_str());
                 tracing::warn!(
@@ -168,12 +176,13 @@ impl Route {
                     order,
                     "the route's subscription was made {made} before and stays so: keys keep the order that it gives"
                 );
-                store.subscribe(from, &subscription, None, start, self.sink(seat)).await
+                subscribe(None).await
             }
             subscribed => subscribed,
         }?;
         self.keeps_order.store(subscribed.mode == Mode::KeyShared, Ordering::Release);
         self.floor.store(subscribed.floor.0, Ordering::Release);
+        self.set_paused(subscribed.paused);
         Ok(subscribed)
     }
 
@@ -183,6 +192,21 @@ impl Route {
             // What comes for a seat that was left goes back by itself.
             if let Some(route) = route.upgrade().filter(|route| route.seat_number() == seat) {
                 route.share_out(batch, &mut turn);
+            }
+        }
+    }
+
+    /// What becomes of the subscription while the route has it.
+    fn notices(self: &Arc<Self>, seat: u64) -> impl FnMut(Notice) + Send + 'static {
+        let route = Arc::downgrade(self);
+        move |notice| {
+            let Some(route) = route.upgrade().filter(|route| route.seat_number() == seat) else { return };
+            match notice.kind {
+                NoticeKind::Paused => route.set_paused(true),
+                NoticeKind::Resumed => route.set_paused(false),
+                // What lanes have of before is stale, which costs no more than its attempts.
+                NoticeKind::Moved => {}
+                NoticeKind::Deleted => route.lost(notice.text),
             }
         }
     }
@@ -260,6 +284,11 @@ impl Route {
             match result {
                 Ok(()) => {
                     info.count(&sent);
+                    if let Some(id) = &sent.followed {
+                        let subscription = format!("{ROUTE_PREFIX}{}", self.name);
+                        let outcome = sent.end.name().to_owned();
+                        self.told.trace.add(id, What::Settled { subscription, outcome });
+                    }
                     answer.had_room |= sent.outputs > 0;
                 }
                 // Another has it.

@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quipu_protocol::Message;
-use quipu_queue::{Delivery, Offset, Outcome, Output, Settle, SettleError, Settlement, backoff};
+use quipu_queue::{Delivery, Offset, Outcome, Output, ROUTE_PREFIX, Settle, SettleError, Settlement, backoff};
 use quipu_runtime::{Fault, FaultKind};
 
 use crate::breaker::{Breaker, Broke};
-use crate::chain::{Chain, Decision, Seen, seed};
+use crate::chain::{Chain, Counted, Decision, Seen, seed};
 use crate::keys::{Incoming, Keys, Turn};
 use crate::letter;
 use crate::settings::{OnBroken, OnError};
 use crate::stats::PluginInfo;
-use crate::traps::Traps;
+use crate::told::{Followed, Told};
+use crate::trace::What;
 
 /// A slice ends after so many messages …
 const SLICE_MESSAGES: usize = 128;
@@ -34,7 +35,7 @@ const FULL_MS: std::ops::RangeInclusive<u64> = 100..=1_000;
 /// What only one worker at a time touches.
 pub(crate) struct Work {
     pub(crate) serving: Serving,
-    traps: Arc<Traps>,
+    told: Told,
     /// The highest offset that was begun.
     pub(crate) last: Option<Offset>,
     /// Which seat of the route its messages are from.
@@ -87,6 +88,8 @@ pub(crate) struct Slice {
     pub(crate) bytes: u64,
     /// A plugin that broke just now.
     pub(crate) broke: Option<Broke>,
+    /// The id of the message in hand, where it is followed.
+    followed: Option<Arc<str>>,
     bytes_out: usize,
     /// Keys that have something in this slice.
     keys: Vec<Option<u64>>,
@@ -98,6 +101,8 @@ pub(crate) struct Sent {
     pub(crate) key: Option<u64>,
     pub(crate) end: End,
     pub(crate) outputs: u64,
+    /// Its id, where it is followed.
+    pub(crate) followed: Option<Arc<str>>,
 }
 
 /// What an attempt counts as once it is durable.
@@ -118,6 +123,22 @@ pub(crate) enum End {
     GivenBack,
 }
 
+impl End {
+    /// For people.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Forwarded => "forwarded",
+            Self::Filtered { set_aside: true, .. } => "set aside",
+            Self::Filtered { set_aside: false, .. } => "filtered",
+            Self::Dropped(_) => "dropped",
+            Self::Retried => "parked",
+            Self::DeadLettered => "dead-lettered",
+            Self::Held => "held",
+            Self::GivenBack => "given back",
+        }
+    }
+}
+
 impl Slice {
     pub(crate) fn has_room(&self) -> bool {
         self.items.len() < SLICE_MESSAGES && self.bytes_out < SLICE_BYTES
@@ -128,13 +149,14 @@ impl Slice {
         self.bytes_out += outputs.iter().map(output_bytes).sum::<usize>();
         let (token, count) = (delivery.token, outputs.len() as u64);
         self.items.push(Settle { token, settlement, outputs });
-        self.sent.push(Sent { delivery, key, end, outputs: count });
+        let followed = self.followed.take();
+        self.sent.push(Sent { delivery, key, end, outputs: count, followed });
     }
 }
 
 impl Work {
-    pub(crate) fn new(serving: Serving, traps: Arc<Traps>) -> Self {
-        Self { serving, traps, last: None, seat: 0, keys: Keys::default(), ready: VecDeque::new(), full: None }
+    pub(crate) fn new(serving: Serving, told: Told) -> Self {
+        Self { serving, told, last: None, seat: 0, keys: Keys::default(), ready: VecDeque::new(), full: None }
     }
 
     /// What it gets from now on is from this seat; nothing is known of what came before.
@@ -212,7 +234,13 @@ impl Work {
             };
             slice.attempts += 1;
             self.last = self.last.max(Some(delivery.offset));
-            let (seen, decision) = self.serving.attempt(message, delivery.attempt);
+            let mut followed = self.told.follow(&message);
+            let (seen, decision) = self.serving.attempt(message, delivery.attempt, followed.as_mut());
+            if let Some(followed) = &mut followed {
+                let route = &self.serving.chain.route;
+                self.told.attempt(route, delivery.attempt, followed, decision.name(), decision.outputs());
+            }
+            slice.followed = followed.map(|followed| followed.id);
             let is_broken = match &decision {
                 Decision::Fault { position, fault } => self.faulted((*position, fault), delivery.offset, seen, slice),
                 _ => false,
@@ -235,7 +263,7 @@ impl Work {
     ) -> bool {
         let Serving { chain, breaker, .. } = &self.serving;
         let plugin = &chain.plugins[position];
-        self.traps.add(&chain.route, (plugin.name(), plugin.digest()), fault, now_ms);
+        self.told.traps.add(&chain.route, (plugin.name(), plugin.digest()), fault, now_ms);
         if fault.kind == FaultKind::Exhausted {
             return false;
         }
@@ -247,6 +275,10 @@ impl Work {
 
     fn send(&mut self, incoming: Incoming, made: (End, Settlement, Vec<Output>), slice: &mut Slice) {
         let (end, settlement, outputs) = made;
+        if let (Some(id), Settlement::DeadLetter { reason, .. }) = (&slice.followed, &settlement) {
+            let subscription = format!("{ROUTE_PREFIX}{}", self.serving.chain.route);
+            self.told.trace.add(id, What::DeadLettered { subscription, reason: reason.clone() });
+        }
         if matches!(settlement, Settlement::Park { .. } | Settlement::Later { .. }) {
             self.keys.stop(incoming.key, incoming.delivery.offset);
         }
@@ -297,7 +329,8 @@ impl Work {
 
     /// The store refused what the chain made of it.
     fn refused(&mut self, sent: Sent, why: SettleError, slice: &mut Slice) {
-        let Sent { delivery, key, end, .. } = sent;
+        let Sent { delivery, key, end, followed, .. } = sent;
+        slice.followed = followed;
         if self.keys.is_stopped(key, delivery.offset) {
             let incoming = Incoming { delivery, key: None };
             return slice.push(incoming, End::GivenBack, Settlement::GiveBack, Vec::new());
@@ -388,9 +421,16 @@ impl Work {
 }
 
 impl Serving {
-    pub(crate) fn attempt(&mut self, message: Message, attempt: u32) -> (Seen, Decision) {
+    pub(crate) fn attempt(
+        &mut self,
+        message: Message,
+        attempt: u32,
+        followed: Option<&mut Followed>,
+    ) -> (Seen, Decision) {
         let seen = Seen { attempt, now_ms: quipu_queue::now_ms(), seed: seed(&message, &self.chain.route) };
-        (seen, self.chain.attempt(message, seen, &self.breaker, &mut self.plugins))
+        let hops = followed.map(|followed| &mut followed.hops);
+        let mut calls = Counted { stats: &mut self.plugins, hops };
+        (seen, self.chain.attempt(message, seen, &self.breaker, &mut calls))
     }
 
     /// Looks at what the plugins take.
@@ -415,14 +455,14 @@ mod tests {
         let chain = Chain { route: "r".into(), ..Chain::default() };
         let breaker = Arc::new(Breaker::new(OnBroken::Hold, 10));
         let on_error = OnError { attempts, backoff_ms: vec![0], then: None };
-        Work::new(Serving { chain, on_error, breaker, plugins: Vec::new() }, Arc::default())
+        Work::new(Serving { chain, on_error, breaker, plugins: Vec::new() }, Told::default())
     }
 
     fn sent(offset: u64, attempt: u32, key: Option<u64>) -> Sent {
         let stored = Arc::new(Stored { header: Default::default(), payload: Default::default() });
         let (token, offset) = (Token(offset), Offset(offset));
         let delivery = Delivery { token, offset, attempt, crashes: 0, why: Why::First, stored };
-        Sent { delivery, key, end: End::Forwarded, outputs: 1 }
+        Sent { delivery, key, end: End::Forwarded, outputs: 1, followed: None }
     }
 
     fn refuse(work: &mut Work, refused: Vec<(Sent, SettleError)>) -> Slice {

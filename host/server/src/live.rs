@@ -400,7 +400,9 @@ fn chain_of(settings: Settings) -> (ChainSettings, Option<String>) {
 
 fn kept_subscription(route: &RouteConfig) -> Option<String> {
     let (name, from) = (&route.name, route.queue()?);
-    Some(format!("its subscription stays, and keeps messages in {from}: `quipu subscription delete {from} route:{name}`"))
+    Some(format!(
+        "its subscription stays, and keeps messages in {from}: `quipu subscription delete {from} route:{name}`"
+    ))
 }
 
 fn stored(records: Vec<(String, Bytes)>) -> Vec<Definition> {

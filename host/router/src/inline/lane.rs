@@ -212,7 +212,11 @@ impl Job for InlineLane {
 fn attempt(route: &InlineRoute, serving: &mut Serving, message: Message) -> Admitted {
     // Once more for each plugin that breaks meanwhile and is gone past from then on.
     loop {
-        let (seen, decision) = serving.attempt(message.clone(), 1);
+        let mut followed = route.told.follow(&message);
+        let (seen, decision) = serving.attempt(message.clone(), 1, followed.as_mut());
+        if let Some(followed) = &mut followed {
+            route.told.attempt(route.name(), 1, followed, decision.name(), decision.outputs());
+        }
         if let Decision::Fault { position, fault } = &decision {
             let plugin = &serving.chain.plugins[*position];
             route.note(plugin.as_ref(), fault, seen.now_ms);

@@ -15,7 +15,7 @@ use crate::lane::LaneInfo;
 use crate::route::{Standing, breaker, lock, servings};
 use crate::settings::{ChainSettings, RouteError, Swapped};
 use crate::stats::{RouteInfo, add_all};
-use crate::traps::Traps;
+use crate::told::Told;
 use crate::workers::{Line, Place};
 
 /// One inline route.
@@ -31,13 +31,13 @@ pub(crate) struct InlineRoute {
     serving: Mutex<Vec<Digest>>,
     standing: Mutex<Standing>,
     info: Mutex<RouteInfo>,
-    traps: Arc<Traps>,
+    pub(super) told: Told,
     /// Somebody changes it.
     control: tokio::sync::Mutex<()>,
 }
 
 impl InlineRoute {
-    pub(crate) fn new(line: &Line, traps: &Arc<Traps>, settings: InlineSettings) -> Arc<Self> {
+    pub(crate) fn new(line: &Line, told: &Told, settings: InlineSettings) -> Arc<Self> {
         let InlineSettings { name, on, when, otherwise, plugins, to, on_broken, broken_after, held } = settings;
         let chain =
             ChainSettings { when, otherwise, plugins, to, on_broken, broken_after, on_error: Default::default() };
@@ -63,7 +63,7 @@ impl InlineRoute {
             serving: Mutex::new(serving),
             standing: Mutex::new(Standing { held, ..Standing::default() }),
             info,
-            traps: traps.clone(),
+            told: told.clone(),
             control: tokio::sync::Mutex::default(),
         })
     }
@@ -100,7 +100,7 @@ impl InlineRoute {
     }
 
     pub(super) fn note(&self, plugin: &dyn Plugin, fault: &Fault, now_ms: u64) {
-        self.traps.add(&self.name, (plugin.name(), plugin.digest()), fault, now_ms);
+        self.told.traps.add(&self.name, (plugin.name(), plugin.digest()), fault, now_ms);
     }
 
     pub(super) fn count(&self, answer: &Admitted, made: &Made) {

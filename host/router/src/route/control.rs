@@ -121,6 +121,13 @@ impl Route {
         }
     }
 
+    /// Its subscription is gone: it takes nothing until it is released, and makes it anew then.
+    pub(super) fn lost(&self, why: String) {
+        tracing::warn!(route = self.name, why, "a route is held");
+        self.taking.store(false, Ordering::Release);
+        lock(&self.standing).held = Some(why);
+    }
+
     pub(crate) fn set_paused(&self, paused: bool) {
         lock(&self.standing).paused = paused;
     }

@@ -287,3 +287,42 @@ async fn a_route_that_a_bug_has_stopped_is_named_and_can_be_removed_and_added_an
     assert_eq!(number(&node.read("out").await.next().await, "quipu-parent"), 0);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_route_hears_of_what_is_done_to_its_subscription() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::open(directory.path());
+    node.queues(&["in", "out"]).await;
+    node.add(first("r", 2)).await;
+    let mut out = node.read("out").await;
+    let paused = |paused| node.store.set_paused("in", "route:r", paused);
+    paused(true).await.expect("a store").expect("paused");
+    let is = |state: &'static str| {
+        let node = &node;
+        async move {
+            let wait = async {
+                while node.route("r").state != state {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, wait).await.expect("in time");
+        }
+    };
+    is("paused").await;
+    publish(&node, 0, "k").await;
+    // It hears of it also when it comes later.
+    node.router.remove("r").await.expect("removed");
+    node.add(first("r", 2)).await;
+    assert_eq!((node.route("r").state, node.info("in").await.messages), ("paused", 1));
+    paused(false).await.expect("a store").expect("resumed");
+    is("running").await;
+    assert_eq!(number(&out.next().await, "quipu-parent"), 0);
+    let removed = node.store.remove_subscription("in", "route:r").await;
+    removed.expect("a store").expect("removed");
+    is("held").await;
+    publish(&node, 1, "k").await;
+    assert!(node.route("r").state_reason.is_some_and(|reason| !reason.is_empty()));
+    node.router.release("r").await.expect("released");
+    assert_eq!((number(&out.next().await, "quipu-parent"), node.route("r").state), (1, "running"));
+    node.stop().await;
+}

@@ -5,6 +5,7 @@ mod broken;
 mod control;
 mod inline;
 mod lanes;
+mod trace;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};

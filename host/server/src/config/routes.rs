@@ -12,8 +12,8 @@ use super::graph::Output;
 use super::problem::{join, nearest};
 use super::raw::{self, Table};
 use super::{
-    OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Source,
-    Template, values,
+    OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Source, Template,
+    values,
 };
 
 use crate::plugins::check_tag;
@@ -80,7 +80,8 @@ fn check_route(
     let on_error = raw.on_error.map(|Table(raw)| raw).unwrap_or_default();
     let from = source.as_ref().and_then(Source::queue);
     let on_error = check_on_error(checker, on_error, &of("on_error"), from);
-    let broken_after = checker.within(raw.broken_after, &of("broken_after"), 1..=BROKEN_AFTER_MAX).unwrap_or(BROKEN_AFTER);
+    let broken_after =
+        checker.within(raw.broken_after, &of("broken_after"), 1..=BROKEN_AFTER_MAX).unwrap_or(BROKEN_AFTER);
     let on_broken = raw.on_broken.map(OnBroken::from).unwrap_or_default();
     let parallel = checker.within(raw.parallel, &of("parallel"), 1..=LANES_MAX).unwrap_or(1);
     let (name, Some(source)) = (raw.name.into_inner(), source) else { return };

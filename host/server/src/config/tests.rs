@@ -118,7 +118,10 @@ fn takes_the_example() {
         region.us ["region.ak"] Some("region.us-dead")"#]]
     .assert_eq(&queues.join("\n"));
     let [regions, alerts] = &config.routes[..] else { panic!("two routes") };
-    assert_eq!((regions.name.as_str(), regions.queue().map(Subject::as_str), regions.start), ("regions", Some("quakes"), Start::First));
+    assert_eq!(
+        (regions.name.as_str(), regions.queue().map(Subject::as_str), regions.start),
+        ("regions", Some("quakes"), Start::First)
+    );
     assert_eq!(regions.when.as_deref(), Some("headers[\"type\"] == \"earthquake\""));
     assert_eq!(
         format!("{:?} else {:?}", regions.to, regions.otherwise),

@@ -50,6 +50,12 @@ pub(crate) struct Loaded {
     pub(crate) compiled: Option<Duration>,
 }
 
+impl Default for CompileLimits {
+    fn default() -> Self {
+        Self { time: Duration::from_mins(1), memory_bytes: 4 << 30 }
+    }
+}
+
 impl CompileLimits {
     pub(crate) fn of(config: &PluginsConfig) -> Self {
         Self { time: config.compile_time, memory_bytes: config.compile_memory_bytes }
@@ -86,7 +92,7 @@ impl Compiler {
         }
         let _turn = self.turn.lock().await;
         let begun = Instant::now();
-        let code = compile(source, &bytes, self.limits).await?;
+        let code = compile(source, &bytes, self).await?;
         let compiled = Some(begun.elapsed());
         let (cache, runtime) = (self.cache.clone(), self.runtime.clone());
         let (name, source) = (name.to_owned(), source.to_owned());
@@ -124,9 +130,12 @@ fn one_time_key() -> [u8; 32] {
     *Digest::of(uuid::Uuid::now_v7().as_bytes()).as_bytes()
 }
 
-async fn compile(source: &str, bytes: &[u8], limits: CompileLimits) -> Result<Vec<u8>> {
+async fn compile(source: &str, bytes: &[u8], compiler: &Compiler) -> Result<Vec<u8>> {
+    let limits = compiler.limits;
     let clock = limits.time * CLOCK_FACTOR;
-    let mut process = spawn(source, bytes.len(), limits).context("cannot start the process that compiles")?;
+    // Beside a router at work, messages come first.
+    let mut process = spawn(source, bytes.len(), limits, compiler.cache.is_some())
+        .context("cannot start the process that compiles")?;
     let outcome = tokio::time::timeout(clock, converse(&mut process, bytes)).await;
     let Ok(outcome) = outcome else {
         process.kill().await.ok();
@@ -142,13 +151,16 @@ async fn compile(source: &str, bytes: &[u8], limits: CompileLimits) -> Result<Ve
     Err(failure(source, status, &error, limits))
 }
 
-fn spawn(source: &str, bytes: usize, limits: CompileLimits) -> Result<Child> {
+fn spawn(source: &str, bytes: usize, limits: CompileLimits, has_others: bool) -> Result<Child> {
     // The file that runs now, even where an update has put another in its place.
     let binary = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
     let mut command = Command::new(binary);
     command.args(["compile-plugin", "--bytes", &bytes.to_string(), "--source", source]);
     command.args(["--seconds", &limits.time.as_secs().max(1).to_string()]);
     command.args(["--memory", &limits.memory_bytes.to_string()]);
+    if has_others {
+        command.arg("--polite");
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     Ok(command.env("RUST_BACKTRACE", "0").spawn()?)
 }

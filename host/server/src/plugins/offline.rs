@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quipu_runtime::{Component, Runtime, RuntimeConfig};
 
 use super::compile::{CompileLimits, Compiler};
 use super::version::STOCK;
-use super::{limits, names, sizes, r#use};
+use super::{limits, names, routes_with, sizes, r#use};
 use crate::config::Config;
 use crate::services::PluginListing;
 
@@ -47,12 +47,9 @@ fn found(name: &str, file: &Path) -> Result<Found> {
 pub(crate) async fn load(file: &Path, config: RuntimeConfig) -> Result<(Component, Duration)> {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or("plugin").to_owned();
     let Found { source, bytes } = found(&name, file)?;
-    let begun = Instant::now();
-    let loaded = tokio::task::spawn_blocking(move || -> Result<Component> {
-        let runtime = Runtime::new(config).context("cannot start the plugin runtime")?;
-        Ok(runtime.load(&name, &source, &bytes)?)
-    });
-    Ok((loaded.await??, begun.elapsed()))
+    let runtime = Runtime::new(config).context("cannot start the plugin runtime")?;
+    let loaded = Compiler::new(runtime, CompileLimits::default(), None).load(&name, &source, bytes).await?;
+    Ok((loaded.component, loaded.compiled.unwrap_or_default()))
 }
 
 impl Offline {
@@ -74,11 +71,11 @@ impl Offline {
         }
         let offline = Self { loaded, elsewhere };
         for route in &config.routes {
-            let count = route.plugins.len();
+            let (name, count) = (&route.name, route.plugins.len());
             for (n, plugin) in route.plugins.iter().enumerate().filter(|(_, plugin)| plugin.version.is_none()) {
                 let Some((component, source)) = offline.loaded.get(&plugin.name) else { continue };
-                let r#use = r#use(config, &route.name, plugin);
-                let place = || format!("route {:?}, plugin {} of {count} ({source})", route.name, n + 1);
+                let r#use = r#use(config, name, plugin);
+                let place = || format!("route {name:?}, plugin {} of {count} ({source})", n + 1);
                 tokio::task::block_in_place(|| component.plugin(r#use)).with_context(place)?;
             }
         }
@@ -89,7 +86,6 @@ impl Offline {
     pub(crate) fn listing(&self, config: &Config) -> Vec<PluginListing> {
         let listing = |(name, (component, source)): (&String, &(Component, String))| {
             let limits = limits(&config.plugin.get(name).cloned().unwrap_or_default());
-            let using = config.routes.iter().filter(|route| route.plugins.iter().any(|plugin| plugin.name == *name));
             PluginListing {
                 name: name.clone(),
                 source: source.clone(),
@@ -99,7 +95,7 @@ impl Offline {
                 deadline_ms: limits.deadline.as_millis(),
                 memory_bytes: limits.memory_bytes,
                 output_bytes: limits.output_bytes,
-                routes: using.map(|route| route.name.clone()).collect(),
+                routes: routes_with(config, name).into_iter().map(|route| route.name).collect(),
             }
         };
         self.loaded.iter().map(listing).collect()

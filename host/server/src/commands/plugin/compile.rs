@@ -8,7 +8,7 @@ use quipu_runtime::RuntimeConfig;
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
 
 /// Others, who have messages in hand, come first.
-const NICE: i32 = 10;
+const NICE: i32 = 5;
 
 /// Compiles a plugin from standard input to standard output.
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// Address space, in bytes.
     #[arg(long)]
     memory: u64,
+    /// Leaves the processor to others who want it.
+    #[arg(long)]
+    polite: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -33,7 +36,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let cpu = Rlimit { current: Some(args.seconds), maximum: Some(args.seconds + 1) };
     setrlimit(Resource::Cpu, cpu).context("cannot limit processor time")?;
     setrlimit(Resource::Core, at_most(0)).context("cannot refuse a core file")?;
-    nice(NICE).ok();
+    if args.polite {
+        // No more than a courtesy.
+        nice(NICE).ok();
+    }
     let mut bytes = Vec::new();
     std::io::stdin().take(args.bytes).read_to_end(&mut bytes).context("cannot read the plugin")?;
     std::thread::spawn(|| {

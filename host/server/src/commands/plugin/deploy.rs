@@ -74,7 +74,10 @@ fn print(answer: &Value) -> std::io::Result<()> {
         None => format!("{version} is the first"),
     };
     let (offset, drained) = (number(&swap["offset"]), number(&swap["drained"]));
-    let at = format!("{change} at {} offset {offset}", text(&swap["queue"]));
+    let at = match swap["queue"].as_str() {
+        Some(queue) => format!("{change} at {queue} offset {offset}"),
+        None => format!("{change}, as messages are published"),
+    };
     say!("swap      {at}        drained {drained} in flight in {} ms", number(&swap["took_ms"]))?;
     print_ledger(&answer["ledger"])?;
     let (plugin, route) = (text(&answer["plugin"]), text(&answer["route"]));
