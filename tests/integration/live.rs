@@ -123,7 +123,8 @@ async fn a_route_can_be_paused_sought_and_resumed() {
     }
     server.cli(&["route", "pause", "big"]).await;
     publish(&client, "in", 13).await;
-    // Also after a restart.
+    // Also after a restart. The consumer would come back too, and take its share.
+    out.close().await.expect("closed");
     assert_eq!(server.terminate().await, Some(0));
     server.restart().await;
     let client = server.client().await;

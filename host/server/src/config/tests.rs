@@ -388,8 +388,8 @@ fn unknown_keys_name_the_nearest() {
         "6:14: route[0].on_error.retries: unknown key; the keys here are `attempts`, `backoff`, `then`",
     );
     check(
-        &with_route("or = [\"a\"]"),
-        "6:1: route[0].or: unknown key; the keys here are `name`, `from`, `start`, `when`, `else`, `plugins`, `to`, `parallel`, `order`, `on_error`",
+        &with_route("unless = [\"a\"]"),
+        "6:1: route[0].unless: unknown key; the keys here are `name`, `from`, `on`, `start`, `when`, `else`, `plugins`, `to`, `parallel`, `order`, `on_error`, `on_broken`, `broken_after`",
     );
     check("[tls]\nkey = \"k\"", "1:1: tls: the key `certificate` is missing");
     check("[[route]]\nfrom = \"q\"", "1:1: route[0]: the key `name` is missing");
