@@ -10,6 +10,7 @@ use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
 use quipu_router::{Condition, OnError, Order, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::config::{self, Config, QueueConfig, RouteConfig};
 use crate::listener::{self, Listener};
 use crate::plugins::Plugins;
@@ -29,7 +30,7 @@ pub(crate) struct App {
 
 impl App {
     /// Binds the socket, opens the store, loads the plugins and starts the routes. Nothing is accepted yet.
-    pub(crate) async fn start(config: Config, tls: rustls::ServerConfig) -> Result<Self> {
+    pub(crate) async fn start(config: Config, access: Arc<Access>) -> Result<Self> {
         let socket = listener::bind(config.listen.quic)?;
         let config = Arc::new(config);
         // Compiling and recovery take their time, and block.
@@ -45,7 +46,7 @@ impl App {
             path: config.store.path.clone(),
         };
         let store = tokio::task::spawn_blocking(move || Store::open(&store_config)).await??;
-        let listener = Listener::new(socket, tls, &store, &config.limits)?;
+        let listener = Listener::new(socket, access.server_config()?, &store, &config.limits)?;
         for queue in &config.queues {
             store
                 .define_queue(settings_of(queue))
@@ -56,8 +57,8 @@ impl App {
         for route in &config.routes {
             router.add(route_settings(route, &plugins)?).await?;
         }
-        let services = Arc::new(Services::new(store, router, plugins.listing(&config), config.limits.clone()));
-        Ok(Self { listener, services, grace: config.listen.grace })
+        let services = Services::new(store, router, plugins.listing(&config), access, config.limits.clone());
+        Ok(Self { listener, services: Arc::new(services), grace: config.listen.grace })
     }
 
     /// Where clients connect.

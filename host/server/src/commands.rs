@@ -13,6 +13,7 @@ mod status;
 mod store;
 mod subscribe;
 pub(crate) mod table;
+mod user;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -59,6 +60,9 @@ enum Command {
     /// Plugins of a running router.
     #[command(subcommand)]
     Plugin(list::PluginCommand),
+    /// Users of the configuration: tokens and fingerprints for it.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// The store as a whole.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -96,6 +100,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Queue(command) => list::queues(command).await,
         Command::Route(command) => list::routes(command).await,
         Command::Plugin(command) => list::plugins(command).await,
+        Command::User(command) => user::run(command),
         Command::Store(command) => store::run(command).await,
     }
 }

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use quipu_queue::Store;
 use quipu_router::Router;
 
+use crate::access::Access;
 use crate::config::LimitsConfig;
 use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
 
@@ -19,6 +20,8 @@ pub(crate) struct Services {
     pub(crate) router: Router,
     /// The plugins that were loaded, by name.
     pub(crate) plugins: Vec<PluginListing>,
+    /// Who may do what.
+    pub(crate) access: Arc<Access>,
     /// What may wait and be open at once.
     pub(crate) limits: LimitsConfig,
     /// What is being published.
@@ -40,11 +43,18 @@ pub(crate) struct Places {
 }
 
 impl Services {
-    pub(crate) fn new(store: Store, router: Router, plugins: Vec<PluginListing>, limits: LimitsConfig) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        router: Router,
+        plugins: Vec<PluginListing>,
+        access: Arc<Access>,
+        limits: LimitsConfig,
+    ) -> Self {
         Self {
             store,
             router,
             plugins,
+            access,
             ingest: Ingest::new(limits.ingest_bytes),
             names: Names::new(),
             publishers: Places::new(limits.publishers),

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::output::say;
 use super::table;
+use crate::access;
 use crate::config::Config;
 use crate::memory::{self, Line};
 
@@ -27,7 +28,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
     let plugins = crate::app::check(&config)?.listing(&config);
-    let (notes, lines) = (config.notes(), memory::lines(&config, &plugins));
+    let (mut notes, lines) = (config.notes(), memory::lines(&config, &plugins));
+    notes.extend(access::check(&config)?);
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),

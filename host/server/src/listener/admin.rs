@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
+use crate::access::Client;
 use crate::services::Services;
 pub(crate) use longer::Longer;
 
@@ -26,9 +27,19 @@ pub(crate) const CALLS_MAX: usize = 16;
 const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, plugin.list, status, store.backup, \
                        store.compact";
 
-pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
+pub(super) async fn run(
+    call: proto::AdminCall,
+    payload: &Bytes,
+    mut writer: FrameWriter,
+    services: Arc<Services>,
+    client: &Client,
+) {
     let _turn = services.calls.acquire().await;
-    match answer(&call.method, payload, &services).await {
+    let answered = match client.check_call(&call.method, payload) {
+        Ok(()) => answer(&call.method, payload, &services).await,
+        Err(error) => Err(error),
+    };
+    match answered.map(|answer| client.visible(&call.method, answer)) {
         Ok(value) => {
             let answer = Frame::with_payload(proto::AdminAnswer {}, value.to_string().into());
             if writer.send(answer).await.is_ok() {
@@ -101,4 +112,12 @@ fn arguments<T: for<'de> Deserialize<'de>>(method: &str, payload: &Bytes) -> Res
     }
     let payload: &[u8] = if payload.is_empty() { b"{}" } else { payload };
     serde_json::from_slice(payload).map_err(|e| Code::InvalidCall.error(format!("{method}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_method_has_its_right() {
+        assert_eq!(super::METHODS.split(", ").collect::<Vec<_>>(), crate::access::methods());
+    }
 }
