@@ -268,6 +268,9 @@ fn about_certificate(why: &str) -> Option<String> {
     let about = why.strip_prefix("invalid peer certificate: ")?;
     Some(match about {
         "UnknownIssuer" => "it is from an unknown authority, none that is trusted here (UnknownIssuer)".into(),
+        "BadSignature" => {
+            "its signature is not that of the authority it names, or its key is weak (BadSignature)".into()
+        }
         about => about.into(),
     })
 }

@@ -26,10 +26,10 @@ use crate::QUIPU;
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(vec![]).expect("params");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "Test authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("made"))
     }
 
@@ -81,7 +81,7 @@ fn hash_of(token: &str) -> String {
 /// A directory with an authority (`certificate.pem`, where tests look for what to trust) and a router's certificate.
 fn files() -> (TempDir, Authority) {
     let directory = tempfile::tempdir().expect("a directory");
-    let authority = Authority::new();
+    let authority = Authority::new("Test authority");
     std::fs::write(directory.path().join("certificate.pem"), authority.0.pem()).expect("written");
     authority.issue(directory.path(), "router", |_| {});
     (directory, authority)
@@ -222,7 +222,7 @@ async fn each_fault_of_a_client_has_its_error() {
     let early = authority.issue(&path, "early", not_yet_valid);
     let text = failure(with_identity(&server, early).await);
     assert!(text.starts_with(&refused("certificate not valid yet: ")), "{text}");
-    let foreign = Authority::new().issue(&path, "foreign", |params| {
+    let foreign = Authority::new("Another authority").issue(&path, "foreign", |params| {
         params.distinguished_name.push(DnType::CommonName, "shop");
     });
     let text = failure(with_identity(&server, foreign).await);
@@ -299,7 +299,7 @@ async fn each_fault_of_a_router_has_its_error() {
         soon("the good one again", async { while connect(config(&server)).await.is_err() {} }).await;
     }
     logged(&server, "the router's certificate has expired at 2021-01-01T00:00:00Z").await;
-    Authority::new().issue(&path, "router", |_| {});
+    Authority::new("Another authority").issue(&path, "router", |_| {});
     let error = soon("another certificate", other_failure(&server)).await;
     assert!(error.starts_with(&failed("it is from an unknown authority, none that is trusted")), "{error}");
 }

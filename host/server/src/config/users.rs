@@ -252,3 +252,98 @@ fn kind(value: &Value) -> String {
         other => other.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::Config;
+    use super::*;
+
+    const HASH: &str = "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85";
+
+    fn parse(text: &str) -> Result<Vec<UserConfig>, String> {
+        Config::parse(text, "quipu.toml", Path::new("")).map(|config| config.users).map_err(|e| e.to_string())
+    }
+
+    /// Refused with this one line, after the file's name.
+    #[track_caller]
+    fn check(text: &str, expected: &str) {
+        assert_eq!(parse(text).expect_err("refused"), format!("quipu.toml:{expected}"));
+    }
+
+    #[test]
+    fn takes_what_may_be_said() {
+        let users = format!(
+            "[tls]\ncertificate = \"c\"\nkey = \"k\"\nclient_ca = \"ca\"\n\
+             [user.anonymous]\nread = [\"region.*\"]\n\
+             [user.root]\ncertificate = \"sha256:{HASH}\"\ntoken = \"blake3:{HASH}\"\nadmin = true\nread = true\n\
+             [user.shop]\ncertificate_name = \"shop.example\"\npublish = [\"orders.>\"]\nconsume = [\"a\", \"b.*\"]\n\
+             revoked = true"
+        );
+        let users = parse(&users).expect("a configuration");
+        let [anonymous, root, shop] = &users[..] else { panic!("three users") };
+        let pattern = |text| SubjectPattern::new(text).expect("a pattern");
+        assert_eq!(anonymous.read, Read::Queues(vec![pattern("region.*")]));
+        assert_eq!((root.token, &root.read, root.admin), (blake3::Hash::from_hex(HASH).ok(), &Read::All, true));
+        assert_eq!(root.certificate.map(|fingerprint| fingerprint.to_string()), Some(format!("sha256:{HASH}")));
+        assert_eq!((&shop.read, shop.revoked, shop.admin), (&Read::Queues(vec![]), true, false));
+        assert_eq!((&shop.publish, &shop.consume), (&vec![pattern("orders.>")], &vec![pattern("a"), pattern("b.*")]));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_by_key_and_no_token_is_repeated() {
+        let hash = format!("token = \"blake3:{HASH}\"");
+        check("[user.a]", "1:1: user.a: how does it show who it is? Set `token`, `certificate` or `certificate_name`");
+        check(
+            "[user.a]\ntoken = \"my-secret\"",
+            "2:9: user.a.token: expected \"blake3:\" and 64 hexadecimal digits, as `quipu user token` prints; \
+             the token itself never stands in this file",
+        );
+        check(
+            "[user.a]\ncertificate = \"AB:CD\"",
+            "2:15: user.a.certificate: expected \"sha256:\" and 64 hexadecimal digits, as `quipu user fingerprint FILE` \
+             prints",
+        );
+        check(
+            "[user.a]\ncertificate_name = \"a\"",
+            "2:20: user.a.certificate_name: a name alone proves nothing: set `tls.client_ca` to the authority of these \
+             certificates",
+        );
+        check(
+            &format!("[user.anonymous]\n{hash}"),
+            "1:1: user.anonymous: these are the clients that show nothing: no `token`, `certificate` or \
+             `certificate_name` here",
+        );
+        check(
+            &format!("[user.a]\n{hash}\n[user.b]\n{hash}"),
+            "4:9: user.b.token: that is how user `a` is known already",
+        );
+        check(
+            "[user.anonymous]\npublish = [\"a\", \"b..c\"]",
+            "2:17: user.anonymous.publish[1]: subject \"b..c\" has an empty token; join tokens with single dots, as in \
+             `orders.eu`",
+        );
+        check(
+            "[user.anonymous]\nread = \"all\"",
+            "2:8: user.anonymous.read: expected true, false or an array of patterns of queues, found \"all\"",
+        );
+        check("[user.anonymous]\nread = [\"a\", 1]", "2:8: user.anonymous.read[1]: expected a string, found 1");
+        check("[user.anonymous]\nadmins = true", "2:1: user.anonymous.admins: unknown key; did you mean `admin`?");
+        check("[user.\"a b\"]\nadmin = \"yes\"", "2:9: user.\"a b\".admin: expected a boolean, found \"yes\"");
+    }
+
+    #[test]
+    fn beyond_loopback_somebody_is_named() {
+        let listening = |users: &str| {
+            format!("[listen]\nquic = \"0.0.0.0:4433\"\n[tls]\ncertificate = \"c\"\nkey = \"k\"\n{users}")
+        };
+        check(
+            &listening(""),
+            "2:8: listen.quic: without any [user.NAME] whoever connects may do everything: say who may do what \
+             ([user.anonymous] is for clients that show nothing), or listen on loopback",
+        );
+        parse(&listening("[user.anonymous]\nadmin = true")).expect("as it says");
+        parse(&listening("").replace("0.0.0.0", "127.0.0.1")).expect("loopback");
+    }
+}
