@@ -11,6 +11,7 @@ use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
 use quipu_router::{ChainSettings, Condition, InlineSettings, OnError, Order, RouteError, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::config::{self, Config, QueueConfig, RouteConfig, Source};
 use crate::listener::{self, Listener};
 use crate::live::Live;
@@ -34,7 +35,7 @@ pub(crate) struct App {
 impl App {
     /// Binds the socket, opens the store, loads the plugins and starts the routes. Nothing is accepted yet. `file` is where
     /// the configuration is read from again.
-    pub(crate) async fn start(config: Config, file: Option<PathBuf>, tls: rustls::ServerConfig) -> Result<Self> {
+    pub(crate) async fn start(config: Config, file: Option<PathBuf>, access: Arc<Access>) -> Result<Self> {
         let socket = listener::bind(config.listen.quic)?;
         let store_config = StoreConfig {
             journal: JournalConfig {
@@ -50,7 +51,7 @@ impl App {
         let live = Live::start(config, file, &store).await?;
         let config = live.config();
         let plugins = Arc::new(Plugins::open(&config, store.clone()).await?);
-        let listener = Listener::new(socket, tls, &store, &config.limits)?;
+        let listener = Listener::new(socket, access.server_config()?, &store, &config.limits)?;
         for queue in &config.queues {
             store
                 .define_queue(settings_of(queue))
@@ -62,7 +63,7 @@ impl App {
             add(&router, plugins.route(&config, route).await?).await?;
         }
         plugins.take_in_all(&config).await;
-        let services = Arc::new(Services::new(store, router, plugins, live));
+        let services = Arc::new(Services::new(store, router, plugins, live, access));
         Ok(Self { listener, services, watch: config.plugins.watch.clone(), grace: config.listen.grace })
     }
 

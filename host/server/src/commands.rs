@@ -15,6 +15,7 @@ mod status;
 mod store;
 mod subscribe;
 pub(crate) mod table;
+mod user;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -70,6 +71,9 @@ enum Command {
     Reload(define::ReloadArgs),
     /// Shows what `reload` would change.
     Diff(define::ReloadArgs),
+    /// Users of the configuration: tokens and fingerprints for it.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// The store as a whole.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -111,6 +115,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Route(command) => list::routes(command).await,
         Command::Plugin(command) => plugin::run(command).await,
         Command::CompilePlugin(args) => plugin::compile::run(&args),
+        Command::User(command) => user::run(command),
         Command::Store(command) => store::run(command).await,
     }
 }

@@ -17,6 +17,7 @@ use crate::config::{
     Change, Composed, Config, ConfigError, Definition, DefinitionError, Difference, Kind, RouteConfig, diff,
 };
 use crate::services::Services;
+use crate::tls::TlsError;
 
 /// What the keys of records begin with that hold definitions: then the kind, a slash, and the name.
 const RECORDS: &str = "define/";
@@ -53,6 +54,8 @@ pub(crate) struct Applied {
 pub(crate) enum LiveError {
     #[error("{0}")]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error(transparent)]
     Definition(#[from] DefinitionError),
     #[error("{kind} {name:?} is the configuration file's: change it there, then `quipu reload`")]
@@ -271,6 +274,8 @@ impl Step {
         differences: &[Difference],
         records: Vec<(String, Option<Bytes>)>,
     ) -> Result<Vec<String>, LiveError> {
+        let (access, after) = (self.services.access.clone(), self.after.clone());
+        let shown = tokio::task::spawn_blocking(move || access.prepare(&after)).await??;
         let routes = self.prepare(differences).await?;
         self.define_queues(differences).await?;
         if !records.is_empty()
@@ -279,7 +284,8 @@ impl Step {
             self.undo_queues().await;
             return Err(e.into());
         }
-        let mut notes = Vec::new();
+        let mut notes = shown.notes.clone();
+        self.services.access.replace(shown);
         for route in routes {
             // Nothing of the configuration can fail any more. What still can is a route that stopped by itself.
             match route {

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use quipu_queue::Store;
 use quipu_router::Router;
 
+use crate::access::Access;
 use crate::config::{Config, LimitsConfig};
 use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
 use crate::live::Live;
@@ -23,6 +24,8 @@ pub(crate) struct Services {
     pub(crate) live: Live,
     /// Every version of every plugin, and how routes come to another.
     pub(crate) plugins: Arc<Plugins>,
+    /// Who may do what.
+    pub(crate) access: Arc<Access>,
     /// What may wait and be open at once.
     pub(crate) limits: LimitsConfig,
     /// What is being published.
@@ -44,13 +47,14 @@ pub(crate) struct Places {
 }
 
 impl Services {
-    pub(crate) fn new(store: Store, router: Router, plugins: Arc<Plugins>, live: Live) -> Self {
+    pub(crate) fn new(store: Store, router: Router, plugins: Arc<Plugins>, live: Live, access: Arc<Access>) -> Self {
         let limits = live.config().limits.clone();
         Self {
             live,
             store,
             router,
             plugins,
+            access,
             ingest: Ingest::new(limits.ingest_bytes),
             names: Names::new(),
             publishers: Places::new(limits.publishers),

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::output::say;
 use super::table;
+use crate::access;
 use crate::config::Config;
 use crate::memory::{self, Line};
 use crate::plugins::Offline;
@@ -36,6 +37,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
             .iter()
             .map(|name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it")),
     );
+    notes.extend(access::check(&config)?);
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),

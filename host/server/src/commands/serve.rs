@@ -9,11 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output::say;
+use crate::access::{Access, Prepared};
 use crate::app::App;
 use crate::config::Config;
 use crate::live::Applied;
 use crate::services::Services;
-use crate::tls;
 
 /// Runs a router until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
@@ -26,13 +26,16 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
     ignore_file_size_signal();
-    let (tls, certificate) = tls::server_config(config.listen.quic, config.tls.as_ref())?;
+    let prepared = Prepared::new(config.listen.quic, &config)?;
+    let certificate = prepared.certificate.clone();
+    warn(&prepared);
+    let access = Access::new(config.listen.quic, prepared);
     let stop = CancellationToken::new();
     // Before anything is started, so that a signal on the way is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
     let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let app = App::start(config, Some(args.config), tls).await?;
+    let app = App::start(config, Some(args.config), access).await?;
     let (address, services) = (app.address()?, app.services());
     drop(tokio::spawn(reload_on_hangup(hangup, services, stop.clone())));
     tracing::info!(%address, %certificate, "ready");
@@ -72,6 +75,12 @@ async fn reload_on_hangup(mut hangup: Signal, services: Arc<Services>, stop: Can
             }
             Err(e) => tracing::error!(%e, "SIGHUP: the configuration is not taken, and the one before stays"),
         }
+    }
+}
+
+fn warn(prepared: &Prepared) {
+    for note in &prepared.notes {
+        tracing::warn!("{note}");
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::problem::join;
 use super::units::ByteSize;
-use super::{Config, OnError, PluginConfig, PluginsConfig, QueueConfig, RouteConfig, Source};
+use super::{Config, OnError, PluginConfig, PluginsConfig, QueueConfig, Read, RouteConfig, Source, UserConfig};
 
 /// What happens to one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,6 +72,10 @@ pub(crate) fn diff(before: &Config, after: &Config) -> Vec<Difference> {
         config.plugin.iter().map(|(name, plugin)| (name.clone(), plugin_keys(plugin))).collect()
     };
     found.extend(each("plugin", &named(before), &named(after)));
+    let named = |config: &Config| -> BTreeMap<String, Keys> {
+        config.users.iter().map(|user| (user.name.clone(), user_keys(user))).collect()
+    };
+    found.extend(each("user", &named(before), &named(after)));
     found.extend(routes(before, after));
     found
 }
@@ -163,17 +167,21 @@ fn tables(before: &Config, after: &Config) -> Vec<Difference> {
 /// Each table, whether only a restart changes it, and its keys.
 fn table_keys(config: &Config) -> Vec<(&'static str, bool, Keys)> {
     // All tables are named here, so that a new one is not forgotten.
-    let Config { listen, tls, limits, store, plugins, plugin: _, queues: _, routes: _ } = config;
+    let Config { listen, tls, users: _, limits, store, plugins, plugin: _, queues: _, routes: _ } = config;
     let PluginsConfig { dir, workers, watch, store_bytes_max, instances, memories, compile_time, compile_memory_bytes } =
         plugins;
     let path = |path: &Option<PathBuf>| path.as_ref().map_or("none".into(), |path| path.display().to_string());
     let number = |number: Option<u32>| number.map_or("none".into(), |number| number.to_string());
     let tls = tls.as_ref().map(|tls| {
-        keys([("certificate", tls.certificate.display().to_string()), ("key", tls.key.display().to_string())])
+        keys([
+            ("certificate", tls.certificate.display().to_string()),
+            ("key", tls.key.display().to_string()),
+            ("client_ca", path(&tls.client_ca)),
+        ])
     });
     vec![
         ("listen", true, keys([("quic", listen.quic.to_string()), ("grace", time(listen.grace))])),
-        ("tls", true, tls.unwrap_or_default()),
+        ("tls", false, tls.unwrap_or_default()),
         ("limits", true, keys([("all", format!("{limits:?}"))])),
         (
             "store",
@@ -249,6 +257,26 @@ fn plugin_keys(plugin: &PluginConfig) -> Keys {
         ("isolation", format!("{isolation:?}").to_lowercase()),
         ("recycle_memory", recycle_memory_bytes.map_or("none".into(), size)),
         ("recycle_messages", recycle_messages.map_or("none".into(), |most| most.to_string())),
+    ])
+}
+
+fn user_keys(user: &UserConfig) -> Keys {
+    let UserConfig { name: _, token, certificate, certificate_name, revoked, publish, consume, read, admin } = user;
+    keys([
+        ("token", token.map_or("none".into(), |hash| format!("blake3:{}…", &hash.to_hex()[..8]))),
+        ("certificate", certificate.map_or("none".into(), |fingerprint| fingerprint.to_string())),
+        ("certificate_name", certificate_name.clone().unwrap_or_else(|| "none".into())),
+        ("revoked", revoked.to_string()),
+        ("publish", list(publish)),
+        ("consume", list(consume)),
+        (
+            "read",
+            match read {
+                Read::All => "all".into(),
+                Read::Queues(patterns) => list(patterns),
+            },
+        ),
+        ("admin", admin.to_string()),
     ])
 }
 

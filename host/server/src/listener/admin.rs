@@ -19,6 +19,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
+use crate::access::Client;
 use crate::config::Kind;
 use crate::services::Services;
 pub(crate) use longer::Longer;
@@ -31,17 +32,22 @@ pub(crate) const CALLS_MAX: usize = 16;
 const RUNNING: &str = "running";
 /// What a route is that was told to take none.
 const PAUSED: &str = "paused";
-const METHODS: &str = "queue.list, queue.show, queue.create, queue.change, queue.delete, queue.purge, queue.redrive, \
-                       subscription.create, subscription.pause, subscription.resume, subscription.seek, \
-                       subscription.delete, ledger, route.list, route.create, route.change, route.delete, route.pause, \
-                       route.resume, route.seek, status, config.reload, config.diff, store.backup, \
-                       store.compact";
-/// Who is said to have done what a call does.
-const WHO: &str = "admin";
+/// Who has done what a call does, where there are no users.
+const NOBODY: &str = "admin";
 
-pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
+pub(super) async fn run(
+    call: proto::AdminCall,
+    payload: &Bytes,
+    mut writer: FrameWriter,
+    services: Arc<Services>,
+    client: &Client,
+) {
     let _turn = services.calls.acquire().await;
-    match answer(&call.method, payload, &services).await {
+    let answered = match client.check_call(&call.method, payload) {
+        Ok(()) => answer(&call.method, payload, &services, client).await,
+        Err(error) => Err(error),
+    };
+    match answered.map(|answer| client.visible(&call.method, answer)) {
         Ok(value) => {
             let answer = Frame::with_payload(proto::AdminAnswer {}, value.to_string().into());
             if writer.send(answer).await.is_ok() {
@@ -62,7 +68,12 @@ struct OneQueue {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Result<Value, proto::Error> {
+async fn answer(
+    method: &str,
+    payload: &Bytes,
+    services: &Arc<Services>,
+    client: &Client,
+) -> Result<Value, proto::Error> {
     match method {
         "queue.list" => {
             let Nothing {} = arguments(method, payload)?;
@@ -79,7 +90,10 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             Ok(json!({ "routes": routes(services, &info(services).await?) }))
         }
-        plugin if plugin.starts_with("plugin.") => plugin::answer(plugin, payload, services, WHO).await,
+        plugin if plugin.starts_with("plugin.") => {
+            let who = client.user().unwrap_or_else(|| NOBODY.to_owned());
+            plugin::answer(plugin, payload, services, &who).await
+        }
         "status" => {
             let Nothing {} = arguments(method, payload)?;
             status::status(services).await
@@ -119,11 +133,13 @@ async fn changing(method: &str, payload: &Bytes, services: &Arc<Services>) -> Re
         "route.pause" => define::pause_route(arguments(method, payload)?, true, services).await,
         "route.resume" => define::pause_route(arguments(method, payload)?, false, services).await,
         "route.seek" => define::seek_route(arguments(method, payload)?, services).await,
-        unknown => {
-            let all = format!("{METHODS}, {}", plugin::METHODS);
-            Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {all}")))
-        }
+        unknown => Err(unknown_method(unknown)),
     }
+}
+
+fn unknown_method(method: &str) -> proto::Error {
+    let all = crate::access::methods().collect::<Vec<_>>().join(", ");
+    Code::InvalidCall.error(format!("unknown method {method:?}; there are {all}"))
 }
 
 async fn info(services: &Services) -> Result<StoreInfo, proto::Error> {
