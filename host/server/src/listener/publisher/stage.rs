@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use quipu_protocol::code::Code;
-use quipu_protocol::{Message, proto};
+use quipu_protocol::{Message, MessageId, Subject, proto};
 use quipu_queue::{Published, Store};
 use quipu_router::{Inline, Refusal};
 use tokio::sync::{mpsc, oneshot};
@@ -19,22 +19,31 @@ pub(super) struct Stage {
     source: Arc<quipu_queue::Publisher>,
     inline: Arc<Inline>,
     store: Store,
-    is_named: bool,
+    terms: Terms,
     /// Where it goes by the task.
     staged: Option<mpsc::Sender<Staged>>,
 }
 
-/// A message that may be stored.
-pub(super) struct Ready {
-    published: Published,
-    /// For inline routes, where there are some.
-    inline: Option<Asked>,
+/// A message that may be stored, if an inline route that is for it agrees.
+#[allow(clippy::large_enum_variant, reason = "moved twice")]
+pub(super) enum Ready {
+    Stored(Published),
+    Asked(Asked),
 }
 
-struct Asked {
+pub(super) struct Asked {
     message: Message,
-    /// Whether it may be one that was published before, known by its id.
+    /// Given by the client.
     has_id: bool,
+    sequence: u64,
+}
+
+/// What makes a message one for the store.
+#[derive(Clone, Copy)]
+struct Terms {
+    is_named: bool,
+    /// What the journal takes.
+    bytes_max: usize,
 }
 
 struct Staged {
@@ -53,32 +62,37 @@ pub(super) struct Admitted {
 impl Stage {
     pub(super) fn new(services: &Services, source: quipu_queue::Publisher, is_named: bool) -> Self {
         let (inline, store) = (services.router.inline(), services.store.clone());
-        Self { source: Arc::new(source), inline, store, is_named, staged: None }
+        let terms = Terms { is_named, bytes_max: store.message_bytes_max() };
+        Self { source: Arc::new(source), inline, store, terms, staged: None }
     }
 
-    /// A message on its way, with what inline routes need of it.
-    pub(super) fn ready(&self, published: Published, message: Message, (has_id, sequence): (bool, u64)) -> Ready {
+    /// A message on its way, or why it is refused.
+    pub(super) fn ready(&self, message: Message, has_id: bool, sequence: u64) -> Result<Ready, proto::Error> {
+        let asked = Asked { message, has_id, sequence };
         // What a named publisher sends again was stored, or refused, before.
-        let is_again = self.is_named && sequence <= self.source.last_sequence;
-        let is_for = !is_again && self.inline.is_for(&message.subject);
-        let has_id = has_id && !self.is_named;
-        Ready { published, inline: is_for.then_some(Asked { message, has_id }) }
+        let is_again = self.terms.is_named && sequence <= self.source.last_sequence;
+        match !is_again && self.inline.is_for(&asked.message.subject) {
+            true => Ok(Ready::Asked(asked)),
+            false => self.terms.published(&asked).map(Ready::Stored),
+        }
     }
 
     /// Hands messages on, behind those before them.
     pub(super) async fn submit(&mut self, messages: Vec<Ready>, batch: &mut Batch) {
-        if self.staged.is_none() && messages.iter().all(|message| message.inline.is_none()) {
-            let messages = messages.into_iter().map(|message| message.published).collect();
+        if self.staged.is_none() && messages.iter().all(|message| matches!(message, Ready::Stored(_))) {
+            let stored = |message| if let Ready::Stored(published) = message { Some(published) } else { None };
+            let messages = messages.into_iter().filter_map(stored).collect();
             // An error here is the same as an answer that never comes.
             batch.answer = self.source.submit(messages).await.ok();
             return;
         }
-        let (source, inline, store) = (&self.source, &self.inline, &self.store);
+        let gate = || Gate { inline: self.inline.clone(), store: self.store.clone(), terms: self.terms };
+        let source = &self.source;
         let staged = self.staged.get_or_insert_with(|| {
             // Every batch holds at least one message, so there is always room.
             let capacity = usize::try_from(WINDOW_MESSAGES).unwrap_or(usize::MAX) + 2;
             let (sender, receiver) = mpsc::channel(capacity);
-            tokio::spawn(run(receiver, source.clone(), inline.clone(), store.clone()));
+            tokio::spawn(run(receiver, source.clone(), gate()));
             sender
         });
         let (reply, admitted) = oneshot::channel();
@@ -88,60 +102,88 @@ impl Stage {
     }
 }
 
-async fn run(
-    mut staged: mpsc::Receiver<Staged>,
-    source: Arc<quipu_queue::Publisher>,
+/// What the task has.
+struct Gate {
     inline: Arc<Inline>,
     store: Store,
-) {
+    terms: Terms,
+}
+
+async fn run(mut staged: mpsc::Receiver<Staged>, source: Arc<quipu_queue::Publisher>, gate: Gate) {
     while let Some(Staged { messages, reply }) = staged.recv().await {
-        let (messages, refused) = admit(messages, &inline, &store).await;
+        let (messages, refused) = gate.admit(messages).await;
         let answer = if messages.is_empty() { None } else { source.submit(messages).await.ok() };
         // The publisher may be gone.
         reply.send(Admitted { refused, answer }).ok();
     }
 }
 
-/// What of the messages is stored, with its outputs; and why the others are refused.
-async fn admit(
-    mut messages: Vec<Ready>,
-    inline: &Inline,
-    store: &Store,
-) -> (Vec<Published>, Vec<Option<proto::Error>>) {
-    let is_known = known(&messages, store).await;
-    let is_asked = |(message, known): (&mut Ready, bool)| if known { None } else { message.inline.take() };
-    let asked: Vec<Option<Asked>> = messages.iter_mut().zip(is_known).map(is_asked).collect();
-    let wanted: Vec<bool> = asked.iter().map(Option::is_some).collect();
-    let mut admitted = inline.admit(asked.into_iter().flatten().map(|asked| asked.message).collect()).await.into_iter();
-    let (mut stored, mut refused) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
-    for (Ready { published, .. }, is_asked) in messages.into_iter().zip(wanted) {
-        let admission = if is_asked { admitted.next() } else { None };
-        let (published, refusal) = match admission {
-            None => (Some(published), None),
-            Some(Ok(admission)) => {
-                let published = published.with_outputs(admission.outputs);
-                (Some(if admission.taken { published.taken() } else { published }), None)
+impl Gate {
+    /// What of the messages is stored, with its outputs; and why the others are refused.
+    async fn admit(&self, messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
+        let is_known = self.known(&messages).await;
+        let asks = |message: &Ready| if let Ready::Asked(asked) = message { Some(asked.message.clone()) } else { None };
+        let asked: Vec<Option<Message>> =
+            messages.iter().zip(is_known).map(|(message, known)| if known { None } else { asks(message) }).collect();
+        let wanted: Vec<bool> = asked.iter().map(Option::is_some).collect();
+        let mut admitted = self.inline.admit(asked.into_iter().flatten().collect()).await.into_iter();
+        let (mut stored, mut refused) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+        for (message, is_asked) in messages.into_iter().zip(wanted) {
+            let admission = if is_asked { admitted.next() } else { None };
+            match self.terms.decided(message, admission) {
+                Ok(published) => {
+                    stored.push(published);
+                    refused.push(None);
+                }
+                Err(error) => refused.push(Some(error)),
             }
-            Some(Err(refusal)) => (None, Some(error(refusal))),
-        };
-        stored.extend(published);
-        refused.push(refusal);
+        }
+        (stored, refused)
     }
-    (stored, refused)
+
+    /// Which of them were published before: they are answered as then, and no plugin sees them again.
+    async fn known(&self, messages: &[Ready]) -> Vec<bool> {
+        let id = |message: &Ready| match message {
+            Ready::Asked(Asked { message, has_id: true, .. }) if !self.terms.is_named => {
+                Some((message.subject.clone(), message.id.clone()))
+            }
+            _ => None,
+        };
+        let ids: Vec<Option<(Subject, MessageId)>> = messages.iter().map(id).collect();
+        if ids.iter().all(Option::is_none) {
+            return vec![false; messages.len()];
+        }
+        let has_id: Vec<bool> = ids.iter().map(Option::is_some).collect();
+        // A store that has failed says so itself.
+        let mut known = self.store.known(ids.into_iter().flatten().collect()).await.unwrap_or_default().into_iter();
+        has_id.into_iter().map(|has_id| has_id && known.next().flatten().is_some()).collect()
+    }
 }
 
-/// Which of them were published before: they are answered as then, and no plugin sees them again.
-async fn known(messages: &[Ready], store: &Store) -> Vec<bool> {
-    let has_id = |message: &Ready| message.inline.as_ref().is_some_and(|asked| asked.has_id);
-    let of = |asked: &Asked| (asked.message.subject.clone(), asked.message.id.clone());
-    let ids: Vec<_> =
-        messages.iter().filter(|message| has_id(message)).filter_map(|m| m.inline.as_ref().map(of)).collect();
-    if ids.is_empty() {
-        return vec![false; messages.len()];
+impl Terms {
+    /// What the inline routes said of a message, if they were asked.
+    fn decided(self, message: Ready, said: Option<quipu_router::Admitted>) -> Result<Published, proto::Error> {
+        let published = |message| match message {
+            Ready::Stored(published) => Ok(published),
+            Ready::Asked(asked) => self.published(&asked),
+        };
+        let Some(said) = said else { return published(message) };
+        let admission = said.map_err(error)?;
+        let published = published(message)?.with_outputs(admission.outputs);
+        Ok(if admission.taken { published.taken() } else { published })
     }
-    // A store that has failed says so itself.
-    let mut known = store.known(ids).await.unwrap_or_default().into_iter();
-    messages.iter().map(|message| has_id(message) && known.next().flatten().is_some()).collect()
+
+    fn published(self, asked: &Asked) -> Result<Published, proto::Error> {
+        let Asked { message, has_id, sequence } = asked;
+        // Sequences say of a named publisher what ids say of others.
+        let published = Published::new(message, *has_id && !self.is_named);
+        if published.size() > self.bytes_max {
+            let most = self.bytes_max;
+            let text = format!("a message of {} bytes; this router's journal takes {most}", published.size());
+            return Err(Code::TooLarge.error(text));
+        }
+        Ok(if self.is_named { published.with_sequence(*sequence) } else { published })
+    }
 }
 
 fn error(refusal: Refusal) -> proto::Error {
