@@ -134,7 +134,7 @@ impl Batch {
     /// The inline routes have looked at it; none: they stopped.
     fn admitted(&mut self, admitted: Option<Admitted>) {
         self.staged = None;
-        let Some(Admitted { refused, answer }) = admitted else { return };
+        let Some(Admitted { refused, answer, room }) = admitted else { return };
         let went_on = self.taken.iter_mut().filter(|taken| taken.is_ok());
         for (taken, refused) in went_on.zip(refused) {
             if let Some(error) = refused {
@@ -142,6 +142,9 @@ impl Batch {
             }
         }
         self.answer = answer;
+        if let (Some(all), Some(room)) = (&mut self.room, room) {
+            all.add(room);
+        }
     }
 }
 
@@ -154,14 +157,15 @@ impl Drop for Batch {
             && let Ok(runtime) = Handle::try_current()
         {
             runtime.spawn(async move {
-                let later = match staged {
-                    Some(staged) => staged.await.ok().and_then(|admitted| admitted.answer),
+                let admitted = match staged {
+                    Some(staged) => staged.await.ok(),
                     None => None,
                 };
+                let (later, outputs) = admitted.map_or((None, None), |admitted| (admitted.answer, admitted.room));
                 if let Some(answer) = answer.or(later) {
                     answer.await.ok();
                 }
-                drop(room);
+                drop((room, outputs));
             });
         }
     }

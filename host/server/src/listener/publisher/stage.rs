@@ -3,14 +3,16 @@
 //! Reading never waits for a plugin. From the first message that an inline route is for, a task of the publisher's own
 //! takes its batches, one after the other: they stay in order, and as many wait as credit lets a client have under way.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use quipu_protocol::code::Code;
 use quipu_protocol::{Message, MessageId, Subject, proto};
-use quipu_queue::{Published, Store};
-use quipu_router::{Inline, Refusal};
+use quipu_queue::{Output, Published, Store};
+use quipu_router::{Admission, Inline, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::ingest::{Ingest, Room};
 use super::{Answer, Batch, WINDOW_MESSAGES};
 use crate::services::Services;
 
@@ -19,6 +21,7 @@ pub(super) struct Stage {
     source: Arc<quipu_queue::Publisher>,
     inline: Arc<Inline>,
     store: Store,
+    ingest: Arc<Ingest>,
     terms: Terms,
     /// Where it goes by the task.
     staged: Option<mpsc::Sender<Staged>>,
@@ -57,13 +60,16 @@ pub(super) struct Admitted {
     pub(super) refused: Vec<Option<proto::Error>>,
     /// The store's, of the others.
     pub(super) answer: Option<Answer>,
+    /// What their outputs take until they are answered.
+    pub(super) room: Option<Room>,
 }
 
 impl Stage {
     pub(super) fn new(services: &Services, source: quipu_queue::Publisher, is_named: bool) -> Self {
         let (inline, store) = (services.router.inline(), services.store.clone());
         let terms = Terms { is_named, bytes_max: store.message_bytes_max() };
-        Self { source: Arc::new(source), inline, store, terms, staged: None }
+        let ingest = services.ingest.clone();
+        Self { source: Arc::new(source), inline, store, ingest, terms, staged: None }
     }
 
     /// A message on its way, or why it is refused.
@@ -86,7 +92,8 @@ impl Stage {
             batch.answer = self.source.submit(messages).await.ok();
             return;
         }
-        let gate = || Gate { inline: self.inline.clone(), store: self.store.clone(), terms: self.terms };
+        let (inline, store, ingest, terms) = (&self.inline, &self.store, &self.ingest, self.terms);
+        let gate = || Gate { inline: inline.clone(), store: store.clone(), ingest: ingest.clone(), terms, room: None };
         let source = &self.source;
         let staged = self.staged.get_or_insert_with(|| {
             // Every batch holds at least one message, so there is always room.
@@ -106,31 +113,45 @@ impl Stage {
 struct Gate {
     inline: Arc<Inline>,
     store: Store,
+    ingest: Arc<Ingest>,
     terms: Terms,
+    /// What outputs of the batch in hand take.
+    room: Option<Room>,
 }
 
-async fn run(mut staged: mpsc::Receiver<Staged>, source: Arc<quipu_queue::Publisher>, gate: Gate) {
+async fn run(mut staged: mpsc::Receiver<Staged>, source: Arc<quipu_queue::Publisher>, mut gate: Gate) {
     while let Some(Staged { messages, reply }) = staged.recv().await {
         let (messages, refused) = gate.admit(messages).await;
         let answer = if messages.is_empty() { None } else { source.submit(messages).await.ok() };
         // The publisher may be gone.
-        reply.send(Admitted { refused, answer }).ok();
+        reply.send(Admitted { refused, answer, room: gate.room.take() }).ok();
     }
 }
 
 impl Gate {
     /// What of the messages is stored, with its outputs; and why the others are refused.
-    async fn admit(&self, messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
+    async fn admit(&mut self, messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
         let is_known = self.known(&messages).await;
-        let asks = |message: &Ready| if let Ready::Asked(asked) = message { Some(asked.message.clone()) } else { None };
-        let asked: Vec<Option<Message>> =
-            messages.iter().zip(is_known).map(|(message, known)| if known { None } else { asks(message) }).collect();
-        let wanted: Vec<bool> = asked.iter().map(Option::is_some).collect();
-        let mut admitted = self.inline.admit(asked.into_iter().flatten().collect()).await.into_iter();
+        let asks = |(message, known): (&Ready, &bool)| match message {
+            Ready::Asked(asked) if !known => Some(asked.message.clone()),
+            _ => None,
+        };
+        let mut asked: VecDeque<Message> = messages.iter().zip(&is_known).filter_map(asks).collect();
+        let mut said = VecDeque::new();
         let (mut stored, mut refused) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
-        for (message, is_asked) in messages.into_iter().zip(wanted) {
-            let admission = if is_asked { admitted.next() } else { None };
-            match self.terms.decided(message, admission) {
+        for (message, is_known) in messages.into_iter().zip(is_known) {
+            let admission = match message {
+                Ready::Asked(_) if !is_known => {
+                    if said.is_empty() {
+                        // Of all that is left; the answer may be for the first of them alone.
+                        said = self.inline.admit(asked.iter().cloned().collect()).await.into();
+                    }
+                    asked.pop_front();
+                    said.pop_front()
+                }
+                _ => None,
+            };
+            match self.decided(message, admission) {
                 Ok(published) => {
                     stored.push(published);
                     refused.push(None);
@@ -139,6 +160,27 @@ impl Gate {
             }
         }
         (stored, refused)
+    }
+
+    /// What the inline routes said of a message, if they were asked.
+    fn decided(&mut self, message: Ready, said: Option<quipu_router::Admitted>) -> Result<Published, proto::Error> {
+        let admission = said.unwrap_or_else(|| Ok(Admission::default())).map_err(error)?;
+        let published = match message {
+            Ready::Stored(published) => published,
+            Ready::Asked(asked) => self.terms.published(&asked)?,
+        };
+        let bytes = admission.outputs.iter().map(Output::size).sum::<usize>();
+        if bytes > 0 {
+            let overloaded =
+                || Code::Overloaded.error("plugins make more of what is published than the router can take in");
+            let room = self.ingest.reserve(bytes as u64).ok_or_else(overloaded)?;
+            match &mut self.room {
+                Some(all) => all.add(room),
+                none => *none = Some(room),
+            }
+        }
+        let published = published.with_outputs(admission.outputs);
+        Ok(if admission.taken { published.taken() } else { published })
     }
 
     /// Which of them were published before: they are answered as then, and no plugin sees them again.
@@ -161,18 +203,6 @@ impl Gate {
 }
 
 impl Terms {
-    /// What the inline routes said of a message, if they were asked.
-    fn decided(self, message: Ready, said: Option<quipu_router::Admitted>) -> Result<Published, proto::Error> {
-        let published = |message| match message {
-            Ready::Stored(published) => Ok(published),
-            Ready::Asked(asked) => self.published(&asked),
-        };
-        let Some(said) = said else { return published(message) };
-        let admission = said.map_err(error)?;
-        let published = published(message)?.with_outputs(admission.outputs);
-        Ok(if admission.taken { published.taken() } else { published })
-    }
-
     fn published(self, asked: &Asked) -> Result<Published, proto::Error> {
         let Asked { message, has_id, sequence } = asked;
         // Sequences say of a named publisher what ids say of others.
