@@ -114,6 +114,7 @@ fn store(config: &Config) -> Vec<Line> {
             bounds::CHUNKS_CACHED as u64 * chunk,
             format!("{} chunks of {}", bounds::CHUNKS_CACHED, size(chunk)),
         ),
+        line("records", bounds::RECORDS_BYTES as u64, size(bounds::RECORDS_BYTES as u64)),
         line("message ids", windows * ids * id, format!("{windows} × {ids} ids of {id} bytes")),
         line(
             "queues in memory alone",
