@@ -75,7 +75,7 @@ pub enum What {
     /// What a subscription did with it is durable.
     Settled { subscription: String, outcome: String },
     /// A consumer has it.
-    Delivered { queue: String, subscription: String, consumer: String, attempt: u32 },
+    Delivered { queue: String, subscription: String, consumer: Option<String>, attempt: u32 },
     /// It went to a dead-letter queue.
     DeadLettered { subscription: String, reason: String },
 }
@@ -227,7 +227,9 @@ impl Event {
             }
             What::Outputs { route, made } => route.len() + pairs(made),
             What::Settled { subscription, outcome } => subscription.len() + outcome.len(),
-            What::Delivered { queue, subscription, consumer, .. } => queue.len() + subscription.len() + consumer.len(),
+            What::Delivered { queue, subscription, consumer, .. } => {
+                queue.len() + subscription.len() + consumer.as_ref().map_or(0, String::len)
+            }
             What::DeadLettered { subscription, reason } => subscription.len() + reason.len(),
         };
         EVENT_BYTES + self.id.len() + texts
