@@ -1,18 +1,20 @@
 //! A router in one process: builds it from a configuration, runs it, and stops it in order.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quipu_queue::journal::JournalConfig;
 use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
-use quipu_router::{Condition, InlineSettings, OnError, Order, RouteSettings, Router};
+use quipu_router::{ChainSettings, Condition, InlineSettings, OnError, Order, RouteError, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, InlineConfig, QueueConfig, RouteConfig};
+use crate::config::{self, Config, QueueConfig, RouteConfig, Source};
 use crate::listener::{self, Listener};
-use crate::plugins::Plugins;
+use crate::live::Live;
+use crate::plugins::{Chains, Plugins, Prepared, figures, watch};
 use crate::services::Services;
 
 /// Of the grace, what is kept after the sessions for plugins to finish what they have in hand.
@@ -24,17 +26,16 @@ const STORE_STOP: Duration = Duration::from_secs(2);
 pub(crate) struct App {
     listener: Listener,
     services: Arc<Services>,
+    /// A directory whose plugins are deployed as they change.
+    watch: Option<PathBuf>,
     grace: Duration,
 }
 
 impl App {
-    /// Binds the socket, opens the store, loads the plugins and starts the routes. Nothing is accepted yet.
-    pub(crate) async fn start(config: Config, tls: rustls::ServerConfig) -> Result<Self> {
+    /// Binds the socket, opens the store, loads the plugins and starts the routes. Nothing is accepted yet. `file` is where
+    /// the configuration is read from again.
+    pub(crate) async fn start(config: Config, file: Option<PathBuf>, tls: rustls::ServerConfig) -> Result<Self> {
         let socket = listener::bind(config.listen.quic)?;
-        let config = Arc::new(config);
-        // Compiling and recovery take their time, and block.
-        let for_plugins = config.clone();
-        let plugins = tokio::task::spawn_blocking(move || Plugins::load(&for_plugins)).await??;
         let store_config = StoreConfig {
             journal: JournalConfig {
                 segments: config.store.journal_segments,
@@ -44,7 +45,11 @@ impl App {
             disk_reserve_bytes: config.store.disk_reserve_bytes,
             path: config.store.path.clone(),
         };
+        // Recovery takes its time, and blocks.
         let store = tokio::task::spawn_blocking(move || Store::open(&store_config)).await??;
+        let live = Live::start(config, file, &store).await?;
+        let config = live.config();
+        let plugins = Arc::new(Plugins::open(&config, store.clone()).await?);
         let listener = Listener::new(socket, tls, &store, &config.limits)?;
         for queue in &config.queues {
             store
@@ -54,13 +59,16 @@ impl App {
         }
         let router = Router::start(store.clone(), config.plugins.workers).context("cannot start plugin workers")?;
         for route in &config.routes {
-            router.add(route_settings(route, &plugins)?).await?;
+            add(&router, plugins.route(&config, route).await?).await?;
         }
-        for route in &config.inline {
-            router.add_inline(inline_settings(route, &plugins)?)?;
-        }
-        let services = Arc::new(Services::new(store, router, plugins.listing(&config), config.limits.clone()));
-        Ok(Self { listener, services, grace: config.listen.grace })
+        plugins.take_in_all(&config).await;
+        let services = Arc::new(Services::new(store, router, plugins, live));
+        Ok(Self { listener, services, watch: config.plugins.watch.clone(), grace: config.listen.grace })
+    }
+
+    /// What it consists of.
+    pub(crate) fn services(&self) -> Arc<Services> {
+        self.services.clone()
     }
 
     /// Where clients connect.
@@ -72,6 +80,10 @@ impl App {
     /// in hand, the store syncs and writes its last checkpoint.
     pub(crate) async fn run(self, stop: CancellationToken) -> Result<()> {
         let after = listener::CLOSE_WAIT + PLUGINS_STOP + STORE_STOP;
+        drop(tokio::spawn(figures::summarise(self.services.clone(), stop.clone())));
+        if let Some(dir) = self.watch {
+            drop(tokio::spawn(watch::run(self.services.clone(), dir, stop.clone())));
+        }
         let sessions = self.grace.saturating_sub(after).max(Duration::from_millis(100));
         self.listener.run(self.services.clone(), stop, sessions).await;
         let (services, router_of) = (self.services.clone(), self.services);
@@ -87,19 +99,7 @@ impl App {
     }
 }
 
-/// Checks what only the plugins and the expression compiler can tell, without a store or a socket.
-pub(crate) fn check(config: &Config) -> Result<Plugins> {
-    let plugins = Plugins::load(config)?;
-    for route in &config.routes {
-        route_settings(route, &plugins)?;
-    }
-    for route in &config.inline {
-        inline_settings(route, &plugins)?;
-    }
-    Ok(plugins)
-}
-
-fn settings_of(queue: &QueueConfig) -> QueueSettings {
+pub(crate) fn settings_of(queue: &QueueConfig) -> QueueSettings {
     QueueSettings {
         name: queue.name.clone(),
         subjects: queue.subjects.clone(),
@@ -114,38 +114,73 @@ fn settings_of(queue: &QueueConfig) -> QueueSettings {
     }
 }
 
-fn route_settings(route: &RouteConfig, plugins: &Plugins) -> Result<RouteSettings> {
-    let when = route.when.as_deref().map(Condition::new).transpose();
-    Ok(RouteSettings {
+/// Starts a route of either kind.
+pub(crate) async fn add(router: &Router, settings: Settings) -> Result<(), RouteError> {
+    match settings {
+        Settings::Queue(settings) => router.add(*settings).await,
+        Settings::Inline(settings) => router.add_inline(*settings),
+    }
+}
+
+/// What a route is, by where its messages come from.
+pub(crate) enum Settings {
+    /// From a queue.
+    Queue(Box<RouteSettings>),
+    /// From those who publish.
+    Inline(Box<InlineSettings>),
+}
+
+/// A route with these chains.
+pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<Settings> {
+    let Prepared { chains, held } = prepared;
+    let ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after } =
+        chain_settings(route, chains)?;
+    let name = route.name.clone();
+    let from = match &route.source {
+        Source::Queue(from) => from.as_str().to_owned(),
+        Source::Inline(on) => {
+            let on = on.clone();
+            let settings = InlineSettings { name, on, when, otherwise, plugins, to, on_broken, broken_after, held };
+            return Ok(Settings::Inline(Box::new(settings)));
+        }
+    };
+    Ok(Settings::Queue(Box::new(RouteSettings {
+        name,
+        from,
         start: match route.start {
             config::Start::First => Start::First,
             config::Start::New => Start::New,
         },
-        when: when.with_context(|| format!("route {:?}: when", route.name))?,
-        otherwise: route.otherwise.clone(),
-        plugins: plugins.chains(route)?,
+        when,
+        otherwise,
+        plugins,
         order: match route.order {
             config::Order::Key => Order::Key,
             config::Order::None => Order::None,
         },
+        to,
+        on_error,
+        on_broken,
+        broken_after,
+        held,
+    })))
+}
+
+/// What of a route changes while it runs, with these chains.
+pub(crate) fn chain_settings(route: &RouteConfig, chains: Chains) -> Result<ChainSettings> {
+    let when = route.when.as_deref().map(Condition::new).transpose();
+    Ok(ChainSettings {
+        when: when.with_context(|| format!("route {:?}: when", route.name))?,
+        otherwise: route.otherwise.clone(),
         to: route.to.clone(),
         on_error: OnError {
             attempts: route.on_error.attempts_max,
             backoff_ms: route.on_error.backoff.iter().map(|step| millis(*step)).collect(),
             then: route.on_error.then.as_ref().map(|name| name.as_str().to_owned()),
         },
-        ..RouteSettings::new(&route.name, route.from.as_str())
-    })
-}
-
-fn inline_settings(route: &InlineConfig, plugins: &Plugins) -> Result<InlineSettings> {
-    let when = route.when.as_deref().map(Condition::new).transpose();
-    Ok(InlineSettings {
-        when: when.with_context(|| format!("route {:?}: when", route.name))?,
-        otherwise: route.otherwise.clone(),
-        plugins: plugins.inline_chains(route)?,
-        to: route.to.clone(),
-        ..InlineSettings::new(&route.name, route.on.clone())
+        on_broken: route.on_broken,
+        broken_after: route.broken_after,
+        plugins: chains,
     })
 }
 

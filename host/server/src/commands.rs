@@ -2,10 +2,12 @@
 
 mod check;
 mod connect;
+mod define;
 mod demo;
 mod ledger;
 mod list;
 mod output;
+mod plugin;
 mod publish;
 mod redrive;
 mod serve;
@@ -53,12 +55,21 @@ enum Command {
     /// Queues of a running router.
     #[command(subcommand)]
     Queue(list::QueueCommand),
+    /// Subscriptions of a running router.
+    #[command(subcommand)]
+    Subscription(define::SubscriptionCommand),
     /// Routes of a running router.
     #[command(subcommand)]
     Route(list::RouteCommand),
     /// Plugins of a running router.
     #[command(subcommand)]
-    Plugin(list::PluginCommand),
+    Plugin(plugin::PluginCommand),
+    #[command(hide = true)]
+    CompilePlugin(plugin::compile::Args),
+    /// Makes a running router what its configuration file says now, or says why not and changes nothing.
+    Reload(define::ReloadArgs),
+    /// Shows what `reload` would change.
+    Diff(define::ReloadArgs),
     /// The store as a whole.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -87,15 +98,19 @@ pub(crate) fn run() -> ExitCode {
 async fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::Serve(args) => serve::run(args).await,
-        Command::Check(args) => check::run(&args),
+        Command::Check(args) => check::run(&args).await,
         Command::Demo(args) => demo::run(args).await,
         Command::Pub(args) => publish::run(args).await,
         Command::Sub(args) => subscribe::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Queue(command) => list::queues(command).await,
+        Command::Subscription(command) => define::subscriptions(command).await,
+        Command::Reload(args) => define::reload(args).await,
+        Command::Diff(args) => define::diff(args).await,
         Command::Route(command) => list::routes(command).await,
-        Command::Plugin(command) => list::plugins(command).await,
+        Command::Plugin(command) => plugin::run(command).await,
+        Command::CompilePlugin(args) => plugin::compile::run(&args),
         Command::Store(command) => store::run(command).await,
     }
 }

@@ -1,128 +1,131 @@
-//! Finds plugins by name, loads them, and makes the instances that routes need.
+//! Plugins of a running router: which versions there are, which of them each route serves, and how that changes.
+//!
+//! A version is in the [store](store::PluginStore), where files of the configuration and stock plugins are copied to as
+//! the router starts; a route never needs a file or the network again. Which one a route serves is decided by
+//! [`Plugins::choose`], and changed by a [deployment](deploy).
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+mod blobs;
+pub(crate) mod cases;
+mod compile;
+pub(crate) mod deploy;
+pub(crate) mod figures;
+pub(crate) mod offline;
+mod prepare;
+mod push;
+mod store;
+pub(crate) mod upload;
+pub(crate) mod version;
+pub(crate) mod watch;
 
-use anyhow::{Context as _, Result, bail};
-use quipu_runtime::{Component, Limits, Plugin, Runtime, RuntimeConfig, Use};
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::config::{Config, InlineConfig, PluginConfig, PluginUse, RouteConfig};
-use crate::services::PluginListing;
+use anyhow::{Context as _, Result};
+use quipu_queue::Store;
+use quipu_runtime::{Limits, Recycle, Runtime, RuntimeConfig, Use};
 
-/// Instances beyond those that the configuration needs, for those made anew after a fault while the old one is freed.
-const INSTANCES_SPARE: u32 = 16;
+use crate::app::Settings;
+use crate::config::{Config, PluginConfig, PluginUse, RouteConfig};
+use blobs::Blobs;
+pub(crate) use compile::{CompileLimits, Compiler};
+pub(crate) use offline::Offline;
+pub(crate) use prepare::{Chains, Prepared};
+pub(crate) use push::Push;
+use store::PluginStore;
+pub(crate) use version::check_tag;
 
-/// The plugins of a configuration, compiled.
+/// Instances beyond those that the routes need twice over.
+const INSTANCES_SPARE: u32 = 32;
+/// The fewest that there are.
+const INSTANCES_MIN: u32 = 64;
+/// The most, where the configuration does not say; also of memories. Each memory takes 4 GiB of address space.
+const INSTANCES_MAX: u32 = 10_000;
+const MEMORIES_MAX: u32 = 20_000;
+/// Memories for each instance, where the configuration does not say.
+const MEMORIES_EACH: u32 = 3;
+/// What the code of plugins is sealed for.
+const SECRET: &str = "quipu compiled plugins";
+
+/// All plugins of a router.
 pub(crate) struct Plugins {
-    loaded: BTreeMap<String, Loaded>,
-}
-
-struct Loaded {
-    component: Component,
-    source: String,
-    limits: Limits,
+    pub(crate) compiler: Compiler,
+    pub(crate) store: PluginStore,
+    pub(crate) uploads: upload::Uploads,
+    /// One deployment at a time.
+    deploying: tokio::sync::Mutex<()>,
 }
 
 impl Plugins {
-    /// Loads every plugin that a route uses or that the configuration names. Compiles, so it takes a moment; blocks.
-    pub(crate) fn load(config: &Config) -> Result<Self> {
-        let inline = config.inline.iter().map(|route| route.plugins.len() * route.parallel);
-        let uses: usize = config.routes.iter().map(|route| route.plugins.len() * route.parallel).chain(inline).sum();
-        let instances = u32::try_from(uses).unwrap_or(u32::MAX).saturating_add(INSTANCES_SPARE).max(64);
-        let defaults = RuntimeConfig::default();
-        let wanted = config.plugin.values().map(|plugin| plugin.memory_bytes);
-        let runtime = Runtime::new(RuntimeConfig {
-            instances_max: instances,
-            memories_max: instances.saturating_mul(3),
-            memory_bytes_max: wanted.max().unwrap_or(0).max(defaults.memory_bytes_max),
-            ..defaults
-        })
-        .context("cannot start the plugin runtime")?;
-        let inline = config.inline.iter().flat_map(|route| &route.plugins);
-        let used = config.routes.iter().flat_map(|route| &route.plugins).chain(inline).map(|plugin| &plugin.name);
-        let mut loaded = BTreeMap::new();
-        for name in used.chain(config.plugin.keys()) {
-            if loaded.contains_key(name) {
-                continue;
-            }
-            let settings = config.plugin.get(name).cloned().unwrap_or_default();
-            loaded.insert(name.clone(), load(&runtime, name, &settings, config.plugins.dir.as_deref())?);
-        }
-        Ok(Self { loaded })
+    /// Reads the index of the store beside this one, and starts the engine.
+    pub(crate) async fn open(config: &Config, store: Store) -> Result<Self> {
+        let runtime = Runtime::new(sizes(config)).context("cannot start the plugin runtime")?;
+        let (dir, secret) = (config.store.path.join("plugins"), store.secret(SECRET));
+        let blobs = tokio::task::spawn_blocking(move || Blobs::open(dir)).await??;
+        let compiler = Compiler::new(runtime, CompileLimits::of(&config.plugins), Some((blobs.clone(), secret)));
+        let store = PluginStore::open(store, blobs, config.plugins.store_bytes_max).await?;
+        Ok(Self { compiler, store, uploads: upload::Uploads::default(), deploying: tokio::sync::Mutex::default() })
     }
 
-    /// The chains of a route, one for each message that it works on at once.
-    pub(crate) fn chains(&self, route: &RouteConfig) -> Result<Vec<Vec<Box<dyn Plugin>>>> {
-        (0..route.parallel).map(|_| self.chain(&route.name, &route.plugins)).collect()
-    }
-
-    /// The same of an inline route.
-    pub(crate) fn inline_chains(&self, route: &InlineConfig) -> Result<Vec<Vec<Box<dyn Plugin>>>> {
-        (0..route.parallel).map(|_| self.chain(&route.name, &route.plugins)).collect()
-    }
-
-    /// One chain, each plugin with its configuration.
-    fn chain(&self, route: &str, uses: &[PluginUse]) -> Result<Vec<Box<dyn Plugin>>> {
-        let count = uses.len();
-        let mut chain: Vec<Box<dyn Plugin>> = Vec::with_capacity(count);
-        for (n, plugin) in uses.iter().enumerate() {
-            let loaded = &self.loaded[&plugin.name];
-            let (config_json, limits) = (plugin.config.to_string(), loaded.limits);
-            let r#use = Use { route: route.to_owned(), config_json, limits, ..Use::default() };
-            let guest = loaded.component.plugin(r#use);
-            let place = || format!("route {route:?}, plugin {} of {count} ({})", n + 1, loaded.source);
-            chain.push(Box::new(guest.with_context(place)?));
-        }
-        Ok(chain)
-    }
-
-    /// For listings.
-    pub(crate) fn listing(&self, config: &Config) -> Vec<PluginListing> {
-        let uses = |name: &str| {
-            let queue = config.routes.iter().map(|route| (&route.name, &route.plugins));
-            let inline = config.inline.iter().map(|route| (&route.name, &route.plugins));
-            let using = queue.chain(inline).filter(|(_, uses)| uses.iter().any(|plugin| plugin.name == name));
-            using.map(|(route, _)| route.clone()).collect()
-        };
-        let listing = |(name, loaded): (&String, &Loaded)| PluginListing {
-            name: name.clone(),
-            source: loaded.source.clone(),
-            digest: loaded.component.digest().to_string(),
-            size_bytes: loaded.component.size_bytes(),
-            imports: loaded.component.imports().to_vec(),
-            deadline_ms: loaded.limits.deadline.as_millis(),
-            memory_bytes: loaded.limits.memory_bytes,
-            output_bytes: loaded.limits.output_bytes,
-            routes: uses(name),
-        };
-        self.loaded.iter().map(listing).collect()
+    /// A route of this configuration, with instances of its plugins; or held, where one of them is not there.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the configuration and its files. Nothing that runs is changed.
+    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig) -> Result<Settings> {
+        crate::app::route_settings(route, self.prepare(config, route).await?)
     }
 }
 
-fn load(runtime: &Runtime, name: &str, settings: &PluginConfig, dir: Option<&Path>) -> Result<Loaded> {
-    let in_dir: Option<PathBuf> = dir.map(|dir| dir.join(format!("{name}.wasm"))).filter(|file| file.exists());
-    let limits = Limits {
+/// The routes that use a plugin.
+fn routes_with(config: &Config, name: &str) -> Vec<RouteConfig> {
+    let uses = |route: &&RouteConfig| route.plugins.iter().any(|plugin| plugin.name == name);
+    config.routes.iter().filter(uses).cloned().collect()
+}
+
+/// One use of a plugin, with what the configuration grants it.
+fn r#use(config: &Config, route: &str, plugin: &PluginUse) -> Use {
+    let settings = config.plugin.get(&plugin.name).cloned().unwrap_or_default();
+    Use {
+        route: route.to_owned(),
+        config_json: plugin.config.to_string(),
+        limits: limits(&settings),
+        isolation: settings.isolation,
+        recycle: Recycle { memory_bytes: settings.recycle_memory_bytes, messages: settings.recycle_messages },
+        ..Use::default()
+    }
+}
+
+/// Every plugin that a route uses or that the configuration names.
+fn names(config: &Config) -> BTreeSet<String> {
+    let used = config.routes.iter().flat_map(|route| &route.plugins).map(|plugin| &plugin.name);
+    used.chain(config.plugin.keys()).cloned().collect()
+}
+
+fn limits(settings: &PluginConfig) -> Limits {
+    Limits {
         deadline: settings.deadline,
         memory_bytes: settings.memory_bytes,
         output_bytes: settings.output_bytes,
         ..Limits::default()
-    };
-    let (source, bytes) = match (settings.file.clone().or(in_dir), quipu_plugin_artifacts::by_name(name)) {
-        (Some(file), _) => {
-            let bytes =
-                std::fs::read(&file).with_context(|| format!("plugin {name:?}: cannot read {}", file.display()))?;
-            (file.display().to_string(), bytes)
-        }
-        (None, Some(stock)) => ("stock".to_owned(), stock.wasm.to_vec()),
-        (None, None) => {
-            let stock: Vec<&str> = quipu_plugin_artifacts::ALL.iter().map(|stock| stock.name).collect();
-            bail!(
-                "there is no plugin {name:?}: set `plugin.{name}.file`, or put {name}.wasm into `plugins.dir`; \
-                 stock plugins are {}",
-                stock.join(", ")
-            );
-        }
-    };
-    let component = runtime.load(name, &source, &bytes).with_context(|| format!("plugin {name:?}"))?;
-    Ok(Loaded { component, source, limits })
+    }
+}
+
+/// How large the pool of instances is: every chain can be made once more while it serves.
+fn sizes(config: &Config) -> RuntimeConfig {
+    let uses: usize = config.routes.iter().map(|route| route.plugins.len() * route.parallel).sum();
+    let twice = u32::try_from(uses * 2).unwrap_or(u32::MAX).saturating_add(INSTANCES_SPARE);
+    let instances = config.plugins.instances.unwrap_or(twice.clamp(INSTANCES_MIN, INSTANCES_MAX));
+    let memories = instances.saturating_mul(MEMORIES_EACH).min(MEMORIES_MAX);
+    let defaults = RuntimeConfig::default();
+    let wanted = config.plugin.values().map(|plugin| plugin.memory_bytes).max().unwrap_or(0);
+    RuntimeConfig {
+        instances_max: instances,
+        memories_max: config.plugins.memories.unwrap_or(memories),
+        memory_bytes_max: wanted.max(defaults.memory_bytes_max),
+        ..defaults
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

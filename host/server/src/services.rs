@@ -8,8 +8,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use quipu_queue::Store;
 use quipu_router::Router;
 
-use crate::config::LimitsConfig;
+use crate::config::{Config, LimitsConfig};
 use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
+use crate::live::Live;
+use crate::plugins::Plugins;
 
 /// Shared by all sessions.
 pub(crate) struct Services {
@@ -17,8 +19,10 @@ pub(crate) struct Services {
     pub(crate) store: Store,
     /// The routes.
     pub(crate) router: Router,
-    /// The plugins that were loaded, by name.
-    pub(crate) plugins: Vec<PluginListing>,
+    /// The configuration that it runs by.
+    pub(crate) live: Live,
+    /// Every version of every plugin, and how routes come to another.
+    pub(crate) plugins: Arc<Plugins>,
     /// What may wait and be open at once.
     pub(crate) limits: LimitsConfig,
     /// What is being published.
@@ -40,8 +44,10 @@ pub(crate) struct Places {
 }
 
 impl Services {
-    pub(crate) fn new(store: Store, router: Router, plugins: Vec<PluginListing>, limits: LimitsConfig) -> Self {
+    pub(crate) fn new(store: Store, router: Router, plugins: Arc<Plugins>, live: Live) -> Self {
+        let limits = live.config().limits.clone();
         Self {
+            live,
             store,
             router,
             plugins,
@@ -53,6 +59,13 @@ impl Services {
             longer: Longer::default(),
             limits,
         }
+    }
+}
+
+impl Services {
+    /// The configuration that the router runs by now.
+    pub(crate) fn config(&self) -> Arc<Config> {
+        self.live.config()
     }
 }
 

@@ -9,6 +9,7 @@ use super::output::say;
 use super::table;
 use crate::config::Config;
 use crate::memory::{self, Line};
+use crate::plugins::Offline;
 
 /// Checks a configuration: keys and values, that plugins load and take their configuration, expressions, cycles.
 #[derive(Debug, clap::Args)]
@@ -24,14 +25,21 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
-    let plugins = crate::app::check(&config)?.listing(&config);
-    let (notes, lines) = (config.notes(), memory::lines(&config, &plugins));
+    let offline = Offline::check(&config).await?;
+    let plugins = offline.listing(&config);
+    let (mut notes, lines) = (config.notes(), memory::lines(&config, &plugins));
+    notes.extend(
+        offline
+            .elsewhere
+            .iter()
+            .map(|name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it")),
+    );
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),
-            "routes": names(&config),
+            "routes": config.routes.iter().map(|route| &route.name).collect::<Vec<_>>(),
             "plugins": plugins,
             "notes": notes,
         });
@@ -43,7 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         let file = args.config.display();
         let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let counts =
-            [many(config.queues.len(), "queue"), many(names(&config).len(), "route"), many(plugins.len(), "plugin")];
+            [many(config.queues.len(), "queue"), many(config.routes.len(), "route"), many(plugins.len(), "plugin")];
         say!("{file}: fine: {}", counts.join(", "))?;
         for note in notes {
             say!("{file}: note: {note}")?;
@@ -53,11 +61,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Of all routes, those from queues first.
-fn names(config: &Config) -> Vec<&String> {
-    config.routes.iter().map(|route| &route.name).chain(config.inline.iter().map(|route| &route.name)).collect()
 }
 
 fn print(lines: &[Line]) -> std::io::Result<()> {

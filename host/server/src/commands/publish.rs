@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::connect::ServerArgs;
 use super::output::say;
 use super::table::count;
-use lines::{Line, Lines};
+pub(super) use lines::{Line, Lines};
 pub(super) use mapping::Mapping;
 
 /// Publishes under way, their receipts not yet looked at.

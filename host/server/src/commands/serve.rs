@@ -2,14 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output::say;
 use crate::app::App;
 use crate::config::Config;
+use crate::live::Applied;
+use crate::services::Services;
 use crate::tls;
 
 /// Runs a router until SIGTERM or SIGINT.
@@ -28,8 +31,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     // Before anything is started, so that a signal on the way is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let app = App::start(config, tls).await?;
-    let address = app.address()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let app = App::start(config, Some(args.config), tls).await?;
+    let (address, services) = (app.address()?, app.services());
+    drop(tokio::spawn(reload_on_hangup(hangup, services, stop.clone())));
     tracing::info!(%address, %certificate, "ready");
     // For scripts that wait until the router is there, and for the port where the configuration says 0.
     say!("quipu: listening on {address}")?;
@@ -51,6 +56,23 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     app.run(stop).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// As `quipu reload`, whose answer goes to the log.
+async fn reload_on_hangup(mut hangup: Signal, services: Arc<Services>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            came = hangup.recv() => if came.is_none() { return },
+        }
+        match services.live.reload(&services).await {
+            Ok(Applied { differences, notes }) => {
+                differences.iter().for_each(|difference| tracing::info!(%difference, "SIGHUP: reloaded"));
+                notes.iter().for_each(|note| tracing::info!(note, "SIGHUP: reloaded"));
+            }
+            Err(e) => tracing::error!(%e, "SIGHUP: the configuration is not taken, and the one before stays"),
+        }
+    }
 }
 
 /// A limit on the size of files is then an error of the write that passes it, as a full disk is, not the end.

@@ -59,7 +59,7 @@ impl Checker<'_> {
         let plugins = self.plugins(raw.plugins.0);
         let plugin = self.each_plugin(raw.plugin);
         let defined: Vec<String> = raw.queue.keys().cloned().collect();
-        let Checked { routes, inline, outputs } = routes::check(self, raw.route, &defined);
+        let Checked { routes, outputs } = routes::check(self, raw.route, &defined);
         let before = self.problems.len();
         let queues = queues::check(self, raw.queue, &routes);
         // A queue with something wrong takes who knows what; its own problem comes first.
@@ -68,8 +68,7 @@ impl Checker<'_> {
             routes::check_dead_letters(self, &routes, &queues);
         }
         let routes = routes.into_iter().map(|route| route.value).collect();
-        let inline = inline.into_iter().map(|route| route.value).collect();
-        Config { listen, tls, limits, store, plugins, plugin, queues, routes, inline }
+        Config { listen, tls, limits, store, plugins, plugin, queues, routes }
     }
 
     fn listen(&mut self, raw: raw::Listen) -> ListenConfig {
@@ -108,9 +107,20 @@ impl Checker<'_> {
     }
 
     fn plugins(&mut self, raw: raw::Plugins) -> PluginsConfig {
+        let kept = self.within(raw.store_max, "plugins.store_max", ByteSize(64 << 20)..=ByteSize(1 << 40));
+        let time = HumanDuration(Duration::from_secs(1))..=HumanDuration(Duration::from_hours(1));
+        let time = self.within(raw.compile_time, "plugins.compile_time", time);
+        let memory = ByteSize(256 << 20)..=ByteSize(1 << 40);
+        let memory = self.within(raw.compile_memory, "plugins.compile_memory", memory);
         PluginsConfig {
             dir: raw.dir.map(|dir| self.base.join(dir)),
             workers: self.within(raw.workers, "plugins.workers", 2..=WORKERS_MAX).unwrap_or(*WORKERS_DEFAULT),
+            watch: raw.watch.map(|dir| self.base.join(dir)),
+            store_bytes_max: kept.map_or(1 << 30, |kept| kept.0),
+            instances: self.within(raw.instances, "plugins.instances", 1..=10_000),
+            memories: self.within(raw.memories, "plugins.memories", 1..=20_000),
+            compile_time: time.map_or(Duration::from_mins(1), |time| time.0),
+            compile_memory_bytes: memory.map_or(4 << 30, |memory| memory.0),
         }
     }
 
@@ -124,12 +134,19 @@ impl Checker<'_> {
             let deadline = self.within(raw.deadline, &join(&key, "deadline"), deadline);
             let memory = self.within(raw.memory, &join(&key, "memory"), ByteSize(1 << 20)..=ByteSize(4 << 30));
             let output = self.within(raw.output, &join(&key, "output"), ByteSize(0)..=ByteSize(64 << 20));
+            let recycle = ByteSize(64 << 10)..=ByteSize(4 << 30);
+            let recycle_memory = self.within(raw.recycle_memory, &join(&key, "recycle_memory"), recycle);
+            let recycle_messages =
+                self.within(raw.recycle_messages, &join(&key, "recycle_messages"), 1..=1_000_000_000);
             let default = PluginConfig::default();
             let limits = PluginConfig {
                 file: raw.file.map(|file| self.base.join(file)),
                 deadline: deadline.map_or(default.deadline, |deadline| deadline.0),
                 memory_bytes: memory.map_or(default.memory_bytes, bytes),
                 output_bytes: output.map_or(default.output_bytes, bytes),
+                isolation: raw.isolation,
+                recycle_memory_bytes: recycle_memory.map(bytes),
+                recycle_messages,
             };
             plugins.insert(name, limits);
         }

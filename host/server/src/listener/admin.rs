@@ -1,7 +1,9 @@
 //! An admin stream: one call, one answer, both JSON. A call is short; what takes long is called again until it is done.
 
+mod define;
 mod ledger;
 mod longer;
+mod plugin;
 mod redrive;
 mod status;
 
@@ -11,11 +13,13 @@ use bytes::Bytes;
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Frame;
 use quipu_protocol::proto;
-use quipu_queue::{StoreFailed, StoreInfo};
+use quipu_queue::{ROUTE_PREFIX, StoreFailed, StoreInfo};
+use quipu_router::RouteInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
+use crate::config::Kind;
 use crate::services::Services;
 pub(crate) use longer::Longer;
 
@@ -23,8 +27,17 @@ pub(crate) use longer::Longer;
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 /// Calls that are answered at a time; the rest waits.
 pub(crate) const CALLS_MAX: usize = 16;
-const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, plugin.list, status, store.backup, \
+/// What a route is that takes messages.
+const RUNNING: &str = "running";
+/// What a route is that was told to take none.
+const PAUSED: &str = "paused";
+const METHODS: &str = "queue.list, queue.show, queue.create, queue.change, queue.delete, queue.purge, queue.redrive, \
+                       subscription.create, subscription.pause, subscription.resume, subscription.seek, \
+                       subscription.delete, ledger, route.list, route.create, route.change, route.delete, route.pause, \
+                       route.resume, route.seek, status, config.reload, config.diff, store.backup, \
                        store.compact";
+/// Who is said to have done what a call does.
+const WHO: &str = "admin";
 
 pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
     let _turn = services.calls.acquire().await;
@@ -64,12 +77,9 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
         "ledger" => ledger::ledger(services, arguments(method, payload)?).await,
         "route.list" => {
             let Nothing {} = arguments(method, payload)?;
-            Ok(json!({ "routes": services.router.routes() }))
+            Ok(json!({ "routes": routes(services, &info(services).await?) }))
         }
-        "plugin.list" => {
-            let Nothing {} = arguments(method, payload)?;
-            Ok(json!({ "plugins": services.plugins }))
-        }
+        plugin if plugin.starts_with("plugin.") => plugin::answer(plugin, payload, services, WHO).await,
         "status" => {
             let Nothing {} = arguments(method, payload)?;
             status::status(services).await
@@ -79,12 +89,59 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             longer::compact(services).await
         }
-        unknown => Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {METHODS}"))),
+        other => changing(other, payload, services).await,
+    }
+}
+
+/// Methods that change what the router is.
+async fn changing(method: &str, payload: &Bytes, services: &Arc<Services>) -> Result<Value, proto::Error> {
+    match method {
+        "config.reload" => {
+            let Nothing {} = arguments(method, payload)?;
+            define::reload(services).await
+        }
+        "config.diff" => {
+            let Nothing {} = arguments(method, payload)?;
+            define::diff(services).await
+        }
+        "queue.create" => define::create(Kind::Queue, arguments(method, payload)?, services).await,
+        "queue.change" => define::change(Kind::Queue, arguments(method, payload)?, services).await,
+        "queue.delete" => define::delete_queue(arguments(method, payload)?, services).await,
+        "queue.purge" => define::purge(arguments(method, payload)?, services).await,
+        "subscription.create" => define::create_subscription(arguments(method, payload)?, services).await,
+        "subscription.pause" => define::pause(arguments(method, payload)?, true, services).await,
+        "subscription.resume" => define::pause(arguments(method, payload)?, false, services).await,
+        "subscription.seek" => define::seek(arguments(method, payload)?, services).await,
+        "subscription.delete" => define::delete_subscription(arguments(method, payload)?, services).await,
+        "route.create" => define::create(Kind::Route, arguments(method, payload)?, services).await,
+        "route.change" => define::change(Kind::Route, arguments(method, payload)?, services).await,
+        "route.delete" => define::delete_route(arguments(method, payload)?, services).await,
+        "route.pause" => define::pause_route(arguments(method, payload)?, true, services).await,
+        "route.resume" => define::pause_route(arguments(method, payload)?, false, services).await,
+        "route.seek" => define::seek_route(arguments(method, payload)?, services).await,
+        unknown => {
+            let all = format!("{METHODS}, {}", plugin::METHODS);
+            Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {all}")))
+        }
     }
 }
 
 async fn info(services: &Services) -> Result<StoreInfo, proto::Error> {
     services.store.info().await.map_err(unavailable)
+}
+
+/// The routes, with those that the store has paused shown as such.
+fn routes(services: &Services, store: &StoreInfo) -> Vec<RouteInfo> {
+    let mut routes = services.router.routes();
+    for route in &mut routes {
+        let queue = store.queues.iter().find(|queue| queue.name == route.from);
+        let subscription = format!("{ROUTE_PREFIX}{}", route.name);
+        let found = queue.and_then(|queue| queue.subscriptions.iter().find(|known| known.name == subscription));
+        if route.state == RUNNING && found.is_some_and(|subscription| subscription.paused) {
+            route.state = PAUSED;
+        }
+    }
+    routes
 }
 
 fn unavailable(e: StoreFailed) -> proto::Error {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
 /// One line that is not blank, without its line break.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     /// Its number, from 1, and what is in it.
     Text { number: u64, bytes: Vec<u8> },
     /// It was passed over; how long it was.
@@ -15,18 +15,18 @@ pub(super) enum Line {
 }
 
 /// Reads lines with bounded memory.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     input: R,
     number: u64,
 }
 
 impl<R: AsyncBufRead + Unpin> Lines<R> {
-    pub(super) fn new(input: R) -> Self {
+    pub(crate) fn new(input: R) -> Self {
         Self { input, number: 0 }
     }
 
     /// The next line; none at the end. Cancelled, a part of a line may be lost.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Line>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
         loop {
             let (mut bytes, mut length, mut ended) = (Vec::new(), 0, false);
             while !ended {

@@ -16,18 +16,18 @@ use super::Services;
 /// A call is answered within this time, done or not.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
-type Outcome = Option<Result<(), String>>;
+type Outcome = Option<Result<Value, String>>;
 
 /// What is under way, by what was asked.
 #[derive(Debug, Default)]
 pub(crate) struct Longer(Mutex<HashMap<String, watch::Receiver<Outcome>>>);
 
 impl Longer {
-    /// Begins the work where it is not under way, and waits a moment for it: whether it is done.
-    async fn wait(
+    /// Begins the work where it is not under way, and waits a moment for it: whether it is done, and what it came to.
+    pub(super) async fn wait(
         &self,
         what: String,
-        work: impl Future<Output = Result<(), String>> + Send + 'static,
+        work: impl Future<Output = Result<Value, String>> + Send + 'static,
     ) -> Result<Value, proto::Error> {
         let mut outcome = self.begin(&what, work);
         let waited = tokio::time::timeout(ANSWER_WAIT, outcome.wait_for(Option::is_some)).await;
@@ -41,14 +41,15 @@ impl Longer {
         }
         match done {
             Some(Err(why)) => Err(Code::Internal.error(why)),
-            done => Ok(json!({ "done": done.is_some() })),
+            Some(Ok(result)) => Ok(json!({ "done": true, "result": result })),
+            None => Ok(json!({ "done": false })),
         }
     }
 
     fn begin(
         &self,
         what: &str,
-        work: impl Future<Output = Result<(), String>> + Send + 'static,
+        work: impl Future<Output = Result<Value, String>> + Send + 'static,
     ) -> watch::Receiver<Outcome> {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outcome) = running.get(what) {
@@ -74,11 +75,18 @@ pub(super) async fn backup(services: &Services, Backup { path }: Backup) -> Resu
         let text = format!("store.backup: {} is no absolute path; it is on the router's machine", path.display());
         return Err(Code::InvalidCall.error(text));
     }
-    let (store, what) = (services.store.clone(), format!("backup {}", path.display()));
-    services.longer.wait(what, async move { store.backup(path).await.map_err(|e| e.to_string()) }).await
+    let (plugins, store) = (services.plugins.clone(), services.store.clone());
+    let what = format!("backup {}", path.display());
+    let work = async move {
+        let copied = async { Ok(store.backup(path.clone()).await?) };
+        let all = plugins.store.backup(&path.join("plugins"), copied).await;
+        all.map(|()| Value::Null).map_err(|e| format!("{e:#}"))
+    };
+    services.longer.wait(what, work).await
 }
 
 pub(super) async fn compact(services: &Services) -> Result<Value, proto::Error> {
     let store = services.store.clone();
-    services.longer.wait("compact".into(), async move { store.compact().await.map_err(|e| e.to_string()) }).await
+    let work = async move { store.compact().await.map(|()| Value::Null).map_err(|e| e.to_string()) };
+    services.longer.wait("compact".into(), work).await
 }

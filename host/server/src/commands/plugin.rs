@@ -1,0 +1,135 @@
+//! `quipu plugin`: versions of plugins, and which of them routes serve.
+
+pub(crate) mod compile;
+mod deploy;
+mod inspect;
+mod logs;
+mod push;
+mod run;
+mod show;
+
+use std::io;
+use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use quipu_client::Client;
+use serde_json::{Value, json};
+
+use super::connect::ServerArgs;
+use super::output::say;
+use crate::plugins::version::{Reference, short};
+
+/// Where to ask, and how to print it.
+#[derive(Debug, Args)]
+pub(crate) struct Ask {
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Prints JSON, one object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PluginCommand {
+    /// Lists the versions in the router's store, and the routes that serve them.
+    List(Ask),
+    /// Shows a plugin: its versions, where they serve, and what they did.
+    Show {
+        /// Its name.
+        name: String,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Copies a plugin's file into the router's store. It serves once it is deployed.
+    Push(push::Args),
+    /// Puts a version into a running route, between two messages. Whatever fails leaves what serves.
+    Deploy(deploy::DeployArgs),
+    /// Goes back to the version that a route served before.
+    Rollback(deploy::RollbackArgs),
+    /// Takes a version out of the router's store, unless it is in use.
+    Rm {
+        /// NAME@VERSION: a tag, or the beginning of a digest.
+        version: Reference,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Shows what a file is: its digest, what it imports, its functions. Needs no router.
+    Inspect(inspect::Args),
+    /// Shows what a plugin logged.
+    Logs(logs::Args),
+    /// Shows what plugins failed on, by fingerprint.
+    Traps {
+        /// Of this plugin alone.
+        name: Option<String>,
+        #[command(flatten)]
+        ask: Ask,
+    },
+    /// Runs a file on messages, a line each, and says what it makes of them. Needs no router.
+    Run(run::Args),
+}
+
+pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
+    match command {
+        PluginCommand::List(ask) => ask.ask("plugin.list", json!({}), show::print_list).await,
+        PluginCommand::Show { name, ask } => ask.ask("plugin.show", json!({ "name": name }), show::print_plugin).await,
+        PluginCommand::Push(args) => push::run(args).await,
+        PluginCommand::Deploy(args) => deploy::deploy(args).await,
+        PluginCommand::Rollback(args) => deploy::rollback(args).await,
+        PluginCommand::Rm { version: Reference { name, version }, ask } => {
+            ask.ask("plugin.remove", json!({ "name": name, "version": version }), print_removed).await
+        }
+        PluginCommand::Inspect(args) => inspect::run(args).await,
+        PluginCommand::Logs(args) => logs::run(args).await,
+        PluginCommand::Traps { name, ask } => ask.ask("plugin.traps", json!({ "name": name }), show::print_traps).await,
+        PluginCommand::Run(args) => run::run(args).await,
+    }
+}
+
+impl Ask {
+    async fn ask(&self, method: &str, arguments: Value, print: fn(&Value) -> io::Result<()>) -> Result<ExitCode> {
+        let client = self.server.connect().await?;
+        let answer = client.call(method, arguments).await.with_context(|| method.to_owned())?;
+        client.close().await;
+        if self.json {
+            say!("{answer}")?;
+        } else {
+            print(&answer)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Calls what takes its time again until it is done, and gives what it came to.
+async fn until_done(client: &Client, method: &str, arguments: &Value) -> Result<Value> {
+    loop {
+        let mut answer = client.call(method, arguments.clone()).await.with_context(|| method.to_owned())?;
+        if answer["done"].as_bool() == Some(true) {
+            return Ok(answer["result"].take());
+        }
+    }
+}
+
+fn print_removed(answer: &Value) -> io::Result<()> {
+    let removed = &answer["removed"];
+    say!("removed {}@{} ({})", text(&removed["name"]), text(&removed["tag"]), digest(&removed["digest"]))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// The first 8 digits.
+fn digest(value: &Value) -> &str {
+    short(text(value))
+}
+
+fn number(value: &Value) -> String {
+    super::table::count(value.as_u64().unwrap_or(0))
+}
+
+fn time(unix_ms: &Value) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(unix_ms.as_u64().unwrap_or(0));
+    humantime::format_rfc3339_seconds(at).to_string()
+}

@@ -1,0 +1,245 @@
+//! `plugin.…`: versions in the store, what routes serve of them, and what they said and did.
+
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use quipu_protocol::code::Code;
+use quipu_protocol::proto;
+use quipu_runtime::LogLevel;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Nothing, arguments};
+use crate::plugins::Push;
+use crate::plugins::cases::Case;
+use crate::plugins::deploy::{self, Order, Target};
+use crate::plugins::figures::Figures;
+use crate::plugins::version::{Reference, Version, is_own};
+use crate::services::Services;
+
+pub(super) const METHODS: &str = "plugin.list, plugin.show, plugin.upload, plugin.piece, plugin.push, plugin.deploy, \
+                                  plugin.rollback, plugin.remove, plugin.logs, plugin.traps";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnePlugin {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Upload {
+    size: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Piece {
+    upload: String,
+    offset: u64,
+    /// Base64.
+    data: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PushCall {
+    upload: String,
+    name: String,
+    tag: Option<String>,
+    #[serde(default)]
+    cases: Vec<Case>,
+    /// The file's name, where it was.
+    source: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Deploy {
+    name: String,
+    version: String,
+    route: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    name: String,
+    route: String,
+    to: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Remove {
+    name: String,
+    version: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Logs {
+    name: String,
+    route: Option<String>,
+    /// Lines with higher numbers than this.
+    #[serde(default)]
+    after: u64,
+    /// Of this level and worse.
+    level: Option<LogLevel>,
+    /// No older than this, in Unix milliseconds.
+    #[serde(default)]
+    since_ms: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Traps {
+    name: Option<String>,
+}
+
+pub(super) async fn answer(
+    method: &str,
+    payload: &Bytes,
+    services: &Arc<Services>,
+    who: &str,
+) -> Result<Value, proto::Error> {
+    match method {
+        "plugin.list" => {
+            let Nothing {} = arguments(method, payload)?;
+            list(services).await
+        }
+        "plugin.show" => show(services, &arguments::<OnePlugin>(method, payload)?.name).await,
+        "plugin.upload" => {
+            let Upload { size } = arguments(method, payload)?;
+            let upload = services.plugins.uploads.begin(size, services.plugins.store.blobs.dir());
+            Ok(json!({ "upload": upload.map_err(refused)? }))
+        }
+        "plugin.piece" => {
+            let Piece { upload, offset, data } = arguments(method, payload)?;
+            let data = STANDARD.decode(data).map_err(|e| Code::InvalidCall.error(format!("plugin.piece: {e}")))?;
+            let received = services.plugins.uploads.add(&upload, offset, &data).map_err(refused)?;
+            Ok(json!({ "received": received }))
+        }
+        "plugin.push" => push(services, arguments(method, payload)?, who.to_owned()).await,
+        "plugin.deploy" => {
+            let Deploy { name, version, route } = arguments(method, payload)?;
+            deploy(services, Order { name, route, to: Target::Version(version), who: who.to_owned() }).await
+        }
+        "plugin.rollback" => {
+            let Rollback { name, route, to } = arguments(method, payload)?;
+            deploy(services, Order { name, route, to: Target::Back(to), who: who.to_owned() }).await
+        }
+        "plugin.remove" => {
+            let Remove { name, version } = arguments(method, payload)?;
+            let removed = deploy::remove(services, &Reference { name, version }).await.map_err(refused)?;
+            tracing::info!(plugin = removed.name, version = removed.label(), who, "removed from the store");
+            Ok(json!({ "removed": { "name": removed.name, "tag": removed.tag, "digest": removed.digest } }))
+        }
+        "plugin.logs" => Ok(logs(services, &arguments(method, payload)?)),
+        "plugin.traps" => Ok(traps(services, &arguments(method, payload)?)),
+        unknown => Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {METHODS}"))),
+    }
+}
+
+fn refused(e: anyhow::Error) -> proto::Error {
+    Code::InvalidCall.error(format!("{e:#}"))
+}
+
+/// Every version, with the routes that serve it.
+async fn list(services: &Services) -> Result<Value, proto::Error> {
+    let (config, figures) = (services.config(), Figures::gather(&services.router));
+    let line = |version: &Arc<Version>| {
+        let limits = config.plugin.get(&version.name).cloned().unwrap_or_default();
+        let uses = figures.uses_of(&version.name).into_iter().filter(|used| *used.plugin.digest == *version.digest);
+        let mut routes: Vec<String> = uses.map(|used| used.route).collect();
+        routes.dedup();
+        json!({
+            "name": version.name,
+            "tag": version.tag,
+            "digest": version.digest,
+            "size_bytes": version.size_bytes,
+            "when_ms": version.when_ms,
+            "who": version.who,
+            "source": version.source,
+            "contract": version.contract,
+            "imports": version.imports,
+            "deadline_ms": limits.deadline.as_millis(),
+            "memory_bytes": limits.memory_bytes,
+            "output_bytes": limits.output_bytes,
+            "routes": routes,
+        })
+    };
+    let versions = services.plugins.store.versions(None);
+    Ok(json!({ "plugins": versions.iter().map(line).collect::<Vec<_>>() }))
+}
+
+async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
+    let versions = services.plugins.store.versions(Some(name));
+    if versions.is_empty() {
+        return Err(
+            Code::InvalidCall.error(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"))
+        );
+    }
+    let deployments = services.plugins.store.deployments().into_iter().filter(|(_, plugin, _)| plugin == name);
+    let deployments: Vec<Value> =
+        deployments.map(|(route, _, deployed)| json!({ "route": route, "deployed": deployed })).collect();
+    let limits = services.config().plugin.get(name).cloned().unwrap_or_default();
+    Ok(json!({
+        "name": name,
+        "versions": versions,
+        "deployments": deployments,
+        "uses": Figures::gather(&services.router).uses_of(name),
+        "deadline_ms": limits.deadline.as_millis(),
+        "memory_bytes": limits.memory_bytes,
+        "output_bytes": limits.output_bytes,
+    }))
+}
+
+async fn push(services: &Arc<Services>, call: PushCall, who: String) -> Result<Value, proto::Error> {
+    let PushCall { upload, name, tag, cases, source } = call;
+    if tag.as_deref().is_some_and(is_own) {
+        return Err(Code::InvalidCall.error("plugin.push: the router gives that tag itself"));
+    }
+    let (what, services_of) = (format!("push {upload}"), services.clone());
+    let work = async move {
+        let services = services_of;
+        let bytes = services.plugins.uploads.finish(&upload).map_err(|e| format!("{e:#}"))?;
+        let source = source.unwrap_or_else(|| format!("{name}.wasm"));
+        let push = Push { name, tag, cases, source, who, bytes };
+        let version = services.plugins.push(push).await.map_err(|e| format!("{e:#}"))?;
+        let started = deploy::start_held(&services, &version.name).await;
+        tracing::info!(plugin = version.name, version = version.label(), who = version.who, "pushed");
+        Ok(json!({ "version": version, "started": started }))
+    };
+    services.longer.wait(what, work).await
+}
+
+/// A deployment that failed is an answer too: it says the step, and what serves on.
+async fn deploy(services: &Arc<Services>, order: Order) -> Result<Value, proto::Error> {
+    let what = format!("deploy {order:?}");
+    let services_of = services.clone();
+    let work = async move {
+        let answer = match deploy::deploy(&services_of, order).await {
+            Ok(report) => serde_json::to_value(report),
+            Err(failed) => serde_json::to_value(failed),
+        };
+        answer.map_err(|e| e.to_string())
+    };
+    services.longer.wait(what, work).await
+}
+
+fn logs(services: &Services, call: &Logs) -> Value {
+    let level = call.level.unwrap_or(LogLevel::Trace);
+    let lines = services.plugins.compiler.runtime().logs(&call.name, call.route.as_deref(), call.after);
+    let last = lines.last().map_or(call.after, |line| line.number);
+    let wanted = lines.iter().filter(|line| line.level >= level && line.time_ms >= call.since_ms);
+    json!({ "lines": wanted.collect::<Vec<_>>(), "after": last })
+}
+
+fn traps(services: &Services, call: &Traps) -> Value {
+    let traps = services.router.traps().into_iter();
+    let wanted = traps.filter(|trap| call.name.as_ref().is_none_or(|name| trap.plugin == *name));
+    json!({ "traps": wanted.collect::<Vec<_>>() })
+}

@@ -1,0 +1,168 @@
+//! Which version of a plugin a route serves, and the instances that it needs for that.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use quipu_runtime::{Component, Plugin, Use};
+
+use super::version::{Deployed, FILE, Version, unix_ms};
+use super::{Plugins, r#use};
+use crate::config::{Config, PluginUse, RouteConfig};
+
+/// One chain for each lane.
+pub(crate) type Chains = Vec<Vec<Box<dyn Plugin>>>;
+
+/// What a route needs to start.
+pub(crate) struct Prepared {
+    pub(crate) chains: Chains,
+    /// Why it may not run yet. The chains are empty then.
+    pub(crate) held: Option<String>,
+}
+
+/// By whose word a version is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// The route's, in the configuration.
+    Pinned,
+    /// Of who deployed it last.
+    Deployed,
+    /// The file's, or the stock's.
+    File,
+    /// Nobody's: it was pushed last.
+    Latest,
+}
+
+/// Why there is no version to serve.
+enum Unready {
+    /// It has to be pushed.
+    Missing(String),
+    /// The configuration's file is no good, and none before it was.
+    Broken(anyhow::Error),
+}
+
+impl Plugins {
+    /// Everything that a route needs to start. What is wrong with a version of the store holds the route, so that the
+    /// router starts; what is wrong with the configuration and its files is an error.
+    pub(crate) async fn prepare(&self, config: &Config, route: &RouteConfig) -> Result<Prepared> {
+        let held = |reason: String| {
+            let chains = (0..route.parallel).map(|_| Vec::new()).collect();
+            Ok(Prepared { chains, held: Some(reason) })
+        };
+        let mut chosen = Vec::new();
+        for plugin in &route.plugins {
+            match self.choose(config, &route.name, plugin).await {
+                Ok(choice) => chosen.push(choice),
+                Err(Unready::Missing(reason)) => return held(reason),
+                Err(Unready::Broken(e)) => return Err(e),
+            }
+        }
+        let versions: Vec<Arc<Version>> = chosen.iter().map(|(version, _)| version.clone()).collect();
+        match self.chains(config, route, &versions).await {
+            Ok(chains) => {
+                self.keep_choices(&route.name, &chosen).await?;
+                Ok(Prepared { chains, held: None })
+            }
+            Err(e) if chosen.iter().any(|(_, choice)| *choice != Choice::File) => held(format!("{e:#}")),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// What nobody chose is served from now on, so that a push alone never changes what a restart serves.
+    async fn keep_choices(&self, route: &str, chosen: &[(Arc<Version>, Choice)]) -> Result<()> {
+        for (version, _) in chosen.iter().filter(|(_, choice)| *choice == Choice::Latest) {
+            let digest = version.digest.clone();
+            let deployed = Deployed { digest, previous: None, who: "router".into(), when_ms: unix_ms() };
+            self.store.set_deployed(route, &version.name, deployed).await?;
+        }
+        Ok(())
+    }
+
+    /// Pinned, else deployed, else the file or the stock, else what was pushed last.
+    async fn choose(
+        &self,
+        config: &Config,
+        route: &str,
+        plugin: &PluginUse,
+    ) -> Result<(Arc<Version>, Choice), Unready> {
+        let name = &plugin.name;
+        if let Some(version) = &plugin.version {
+            let found = self.store.find(name, version).map_err(|e| Unready::Missing(e.to_string()))?;
+            return Ok((found, Choice::Pinned));
+        }
+        if let Some(deployed) = self.store.deployed(route, name) {
+            match self.store.get(name, &deployed.digest) {
+                Some(version) => return Ok((version, Choice::Deployed)),
+                None => tracing::warn!(route, plugin = name, digest = deployed.digest, "what was deployed is gone"),
+            }
+        }
+        match self.take_in(config, name).await {
+            Ok(Some(version)) => return Ok((version, Choice::File)),
+            Ok(None) => {}
+            Err(why) => {
+                let earlier = self.store.versions(Some(name)).into_iter().find(|version| version.tag == FILE);
+                let why = why.context(format!("plugin {name:?}"));
+                let Some(version) = earlier else { return Err(Unready::Broken(why)) };
+                let digest = version.short();
+                tracing::error!(route, plugin = name, digest, "its file is broken, the last good one serves: {why:#}");
+                return Ok((version, Choice::File));
+            }
+        }
+        let missing =
+            || Unready::Missing(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"));
+        self.store.latest(name).map(|version| (version, Choice::Latest)).ok_or_else(missing)
+    }
+
+    /// The version that a plugin of a route is, where it is there.
+    pub(super) async fn chosen(&self, config: &Config, route: &str, plugin: &PluginUse) -> Result<Arc<Version>> {
+        match self.choose(config, route, plugin).await {
+            Ok((version, _)) => Ok(version),
+            Err(Unready::Missing(reason)) => Err(anyhow!(reason)),
+            Err(Unready::Broken(e)) => Err(e),
+        }
+    }
+
+    /// The code of a version.
+    pub(super) async fn component(&self, version: &Version) -> Result<super::compile::Loaded> {
+        let Version { name, digest, source, size_bytes, .. } = version;
+        self.compiler.load_kept(name, source, digest, *size_bytes).await.with_context(|| format!("plugin {name:?}"))
+    }
+
+    /// Instances of these versions, one for each lane and place in the chain.
+    pub(super) async fn chains(
+        &self,
+        config: &Config,
+        route: &RouteConfig,
+        versions: &[Arc<Version>],
+    ) -> Result<Chains> {
+        let mut components: BTreeMap<String, Component> = BTreeMap::new();
+        for version in versions {
+            if !components.contains_key(&version.digest) {
+                components.insert(version.digest.clone(), self.component(version).await?.component);
+            }
+        }
+        let place = |(n, (plugin, version)): (usize, (&PluginUse, &Arc<Version>))| Place {
+            component: components[&version.digest].clone(),
+            r#use: r#use(config, &route.name, plugin),
+            name: format!("route {:?}, plugin {} of {} ({})", route.name, n + 1, versions.len(), version.source),
+        };
+        let places: Vec<Place> = route.plugins.iter().zip(versions).enumerate().map(place).collect();
+        let lanes = route.parallel;
+        tokio::task::spawn_blocking(move || (0..lanes).map(|_| places.iter().map(Place::guest).collect()).collect())
+            .await?
+    }
+}
+
+/// One place of a chain.
+struct Place {
+    component: Component,
+    r#use: Use,
+    name: String,
+}
+
+impl Place {
+    fn guest(&self) -> Result<Box<dyn Plugin>> {
+        let guest = self.component.plugin(self.r#use.clone()).with_context(|| self.name.clone())?;
+        Ok(Box::new(guest))
+    }
+}

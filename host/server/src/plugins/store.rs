@@ -1,0 +1,219 @@
+//! The store of plugins: which versions there are, and which of them routes serve.
+//!
+//! The index is in the records of the router's store, the files are beside it, named by their digest. A file is there
+//! before its entry is, and its entry goes before it does: an entry whose file is missing means damage.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use bytes::Bytes;
+use quipu_queue::Store;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::blobs::Blobs;
+use super::version::{Deployed, Version, is_own, short};
+
+/// Most versions of all plugins.
+const VERSIONS_MAX: usize = 1_000;
+const VERSIONS: &str = "plugin/";
+const DEPLOYED: &str = "deploy/";
+
+/// Versions of plugins, on disk.
+pub(crate) struct PluginStore {
+    store: Store,
+    pub(crate) blobs: Blobs,
+    bytes_max: u64,
+    index: Mutex<Index>,
+    /// Held while entries and files change: one change at a time, and none during a copy.
+    change: tokio::sync::Mutex<()>,
+}
+
+/// What the records say.
+#[derive(Default)]
+struct Index {
+    /// By name and digest.
+    versions: BTreeMap<(String, String), Arc<Version>>,
+    /// By route and name.
+    deployed: BTreeMap<(String, String), Deployed>,
+}
+
+impl PluginStore {
+    /// Reads the index, and takes away files that are not in it.
+    pub(crate) async fn open(store: Store, blobs: Blobs, bytes_max: u64) -> Result<Self> {
+        let mut index = Index::default();
+        for (version, entry) in read::<Version>(&store, VERSIONS).await? {
+            index.versions.insert((entry.name.clone(), entry.digest.clone()), Arc::new(entry));
+            tracing::debug!(version, "a plugin's version");
+        }
+        for (key, entry) in read::<Deployed>(&store, DEPLOYED).await? {
+            if let Some((route, name)) = key.split_once('/') {
+                index.deployed.insert((route.to_owned(), name.to_owned()), entry);
+            }
+        }
+        blobs.sweep(&index.versions.keys().map(|(_, digest)| digest.as_str()).collect())?;
+        Ok(Self { store, blobs, bytes_max, index: Mutex::new(index), change: tokio::sync::Mutex::default() })
+    }
+
+    /// All versions, of one plugin or of all, the latest of each first.
+    pub(crate) fn versions(&self, name: Option<&str>) -> Vec<Arc<Version>> {
+        let index = self.index();
+        let wanted = index.versions.values().filter(|version| name.is_none_or(|name| version.name == name));
+        let mut versions: Vec<_> = wanted.cloned().collect();
+        versions.sort_by(|a, b| a.name.cmp(&b.name).then(b.sequence.cmp(&a.sequence)));
+        versions
+    }
+
+    /// The version with this digest.
+    pub(crate) fn get(&self, name: &str, digest: &str) -> Option<Arc<Version>> {
+        self.index().versions.get(&(name.to_owned(), digest.to_owned())).cloned()
+    }
+
+    /// The one that was pushed last; what the router took in by itself counts only for its own tag.
+    pub(crate) fn latest(&self, name: &str) -> Option<Arc<Version>> {
+        self.versions(Some(name))
+            .into_iter()
+            .find(|version| !is_own(&version.tag) || version.tag == super::version::WATCH)
+    }
+
+    /// The one that a tag or the beginning of a digest names.
+    pub(crate) fn find(&self, name: &str, version: &str) -> Result<Arc<Version>> {
+        let mut versions = self.versions(Some(name));
+        ensure!(!versions.is_empty(), "plugin {name:?} is not in the store: quipu plugin push {name}.wasm");
+        if let Some(at) = versions.iter().position(|known| known.tag == version) {
+            return Ok(versions.swap_remove(at));
+        }
+        let known: Vec<String> =
+            versions.iter().take(10).map(|known| format!("{} ({})", known.tag, known.short())).collect();
+        let mut found = versions.into_iter().filter(|known| known.begins_with(version));
+        match (found.next(), found.next()) {
+            (Some(version), None) => Ok(version),
+            (Some(_), Some(_)) => bail!("{name}@{version} is more than one version: give more of the digest"),
+            (None, _) => bail!("there is no {name}@{version}; there are {}", known.join(", ")),
+        }
+    }
+
+    /// Adds a version, or what is new about one that is there: its tag and its cases.
+    pub(crate) async fn put(&self, mut version: Version, bytes: &[u8]) -> Result<Arc<Version>> {
+        let _turn = self.change.lock().await;
+        version.sequence = self.check_room(&version)?;
+        let (blobs, digest, bytes) = (self.blobs.clone(), version.digest.clone(), Bytes::copy_from_slice(bytes));
+        tokio::task::spawn_blocking(move || blobs.write(&digest, &bytes)).await??;
+        let key = format!("{VERSIONS}{}/{}", version.name, version.digest);
+        self.write(vec![(key, Some(json(&version)?))]).await?;
+        let version = Arc::new(version);
+        self.index().versions.insert((version.name.clone(), version.digest.clone()), version.clone());
+        Ok(version)
+    }
+
+    /// Whether it may be added; its place in the order.
+    fn check_room(&self, version: &Version) -> Result<u64> {
+        let index = self.index();
+        let same = |known: &&Arc<Version>| known.name == version.name && known.tag == version.tag;
+        if !is_own(&version.tag)
+            && let Some(other) = index.versions.values().filter(same).find(|known| known.digest != version.digest)
+        {
+            let (name, tag, digest) = (&version.name, &version.tag, other.short());
+            bail!("{name}@{tag} is {digest} already: push with another tag, or remove that one first");
+        }
+        let is_new = !index.versions.contains_key(&(version.name.clone(), version.digest.clone()));
+        ensure!(
+            !is_new || index.versions.len() < VERSIONS_MAX,
+            "{VERSIONS_MAX} versions of plugins are kept; remove some"
+        );
+        let mut sizes: BTreeMap<&str, u64> =
+            index.versions.values().map(|v| (v.digest.as_str(), v.size_bytes)).collect();
+        sizes.insert(&version.digest, version.size_bytes);
+        let (bytes, max) = (sizes.values().sum::<u64>(), self.bytes_max);
+        ensure!(
+            bytes <= max,
+            "plugins.store_max: {bytes} bytes of plugins with this one, and {max} are allowed; remove some"
+        );
+        Ok(index.versions.values().map(|version| version.sequence).max().unwrap_or(0) + 1)
+    }
+
+    /// Takes away a version. Whether it is in use is for the caller.
+    pub(crate) async fn remove(&self, version: &Version) -> Result<()> {
+        let _turn = self.change.lock().await;
+        let key = format!("{VERSIONS}{}/{}", version.name, version.digest);
+        self.write(vec![(key, None)]).await?;
+        let shared = {
+            let mut index = self.index();
+            index.versions.remove(&(version.name.clone(), version.digest.clone()));
+            index.versions.keys().any(|(_, digest)| *digest == version.digest)
+        };
+        if !shared {
+            let (blobs, digest) = (self.blobs.clone(), version.digest.clone());
+            tokio::task::spawn_blocking(move || blobs.remove(&digest)).await??;
+        }
+        Ok(())
+    }
+
+    /// Which version a route serves by somebody's word.
+    pub(crate) fn deployed(&self, route: &str, name: &str) -> Option<Deployed> {
+        self.index().deployed.get(&(route.to_owned(), name.to_owned())).cloned()
+    }
+
+    /// Every such word: route, name, and which.
+    pub(crate) fn deployments(&self) -> Vec<(String, String, Deployed)> {
+        let index = self.index();
+        index.deployed.iter().map(|((route, name), deployed)| (route.clone(), name.clone(), deployed.clone())).collect()
+    }
+
+    /// Keeps which version a route serves now.
+    pub(crate) async fn set_deployed(&self, route: &str, name: &str, deployed: Deployed) -> Result<()> {
+        let _turn = self.change.lock().await;
+        self.write(vec![(format!("{DEPLOYED}{route}/{name}"), Some(json(&deployed)?))]).await?;
+        self.index().deployed.insert((route.to_owned(), name.to_owned()), deployed);
+        Ok(())
+    }
+
+    /// Copies every file of the index to where a copy of the store is being made.
+    pub(crate) async fn backup(&self, to: &Path, copied: impl Future<Output = Result<()>>) -> Result<()> {
+        // Until the files are copied, none of the copy's index may go.
+        let _turn = self.change.lock().await;
+        copied.await?;
+        let digests: BTreeSet<String> = self.index().versions.keys().map(|(_, digest)| digest.clone()).collect();
+        if digests.is_empty() {
+            return Ok(());
+        }
+        let (blobs, to) = (self.blobs.clone(), to.to_owned());
+        tokio::task::spawn_blocking(move || blobs.copy(&digests, &to)).await?
+    }
+
+    async fn write(&self, records: Vec<(String, Option<Bytes>)>) -> Result<()> {
+        self.store.set_records(records).await?.context("the index of plugins")
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The records below a prefix, with the rest of their keys. One that cannot be read is of a later version: it is said,
+/// and left as it is.
+async fn read<T: DeserializeOwned>(store: &Store, prefix: &str) -> Result<Vec<(String, T)>> {
+    let mut entries = Vec::new();
+    for (key, value) in store.records(prefix).await? {
+        match serde_json::from_slice(&value) {
+            Ok(entry) => entries.push((key[prefix.len()..].to_owned(), entry)),
+            Err(e) => tracing::warn!(key, %e, "a record that this router does not know"),
+        }
+    }
+    Ok(entries)
+}
+
+fn json(value: &impl Serialize) -> Result<Bytes> {
+    Ok(Bytes::from(serde_json::to_vec(value)?))
+}
+
+/// `1.5.0 (b81f77d4)`, or the digest alone.
+pub(crate) fn named(version: &Version) -> String {
+    if version.label() == version.short() {
+        short(&version.digest).to_owned()
+    } else {
+        format!("{} ({})", version.tag, version.short())
+    }
+}
