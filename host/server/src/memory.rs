@@ -5,7 +5,7 @@ use quipu_queue::{Durability, bounds};
 use quipu_router::{PREFETCH_BYTES, SLICE_BYTES, prefetch};
 use serde::Serialize;
 
-use crate::config::{ByteSize, Config, InlineConfig, PluginUse, QueueConfig, RouteConfig};
+use crate::config::{ByteSize, Config, QueueConfig, RouteConfig};
 use crate::listener::{
     BIDIRECTIONAL_STREAMS_MAX, CALLS_MAX, INCOMING_BYTES, READ_BYTES, UNANSWERED_MAX, WINDOW_BYTES, WINDOW_MESSAGES,
     WRITE_BYTES,
@@ -142,17 +142,14 @@ fn routes(config: &Config, plugins: &[PluginListing]) -> Vec<Line> {
     let count = config.routes.len() as u64;
     let lanes: u64 = config.routes.iter().map(|route| route.parallel as u64).sum();
     let limits = |name: &str| config.plugin.get(name).cloned().unwrap_or_default();
-    let largest =
-        |uses: &[PluginUse]| uses.iter().map(|plugin| limits(&plugin.name).output_bytes as u64).max().unwrap_or(0);
-    let of_route = |route: &RouteConfig| largest(&route.plugins) * prefetch(route.parallel as u64);
-    let of_inline = |route: &InlineConfig| (largest(&route.plugins) + SLICE_BYTES as u64) * route.parallel as u64;
-    let queue = config.routes.iter().map(|route| (&route.plugins, route.parallel as u64));
-    let inline = config.inline.iter().map(|route| (&route.plugins, route.parallel as u64));
-    let uses: Vec<(&Vec<PluginUse>, u64)> = queue.chain(inline).collect();
-    let instances: u64 = uses.iter().map(|(plugins, parallel)| plugins.len() as u64 * parallel).sum();
-    let memory = |(uses, parallel): &(&Vec<PluginUse>, u64)| {
-        let each = uses.iter().map(|plugin| limits(&plugin.name).memory_bytes as u64 + INSTANCE_BYTES);
-        each.sum::<u64>() * parallel
+    let of_route = |route: &RouteConfig| {
+        let largest = route.plugins.iter().map(|plugin| limits(&plugin.name).output_bytes as u64).max().unwrap_or(0);
+        largest * prefetch(route.parallel as u64)
+    };
+    let instances: u64 = config.routes.iter().map(|route| (route.plugins.len() * route.parallel) as u64).sum();
+    let memory = |route: &RouteConfig| {
+        let each = route.plugins.iter().map(|plugin| limits(&plugin.name).memory_bytes as u64 + INSTANCE_BYTES);
+        each.sum::<u64>() * route.parallel as u64
     };
     let code: u64 = plugins.iter().map(|plugin| plugin.size_bytes as u64).sum();
     vec![
@@ -163,12 +160,12 @@ fn routes(config: &Config, plugins: &[PluginListing]) -> Vec<Line> {
         ),
         line(
             "outputs of plugins",
-            config.routes.iter().map(of_route).chain(config.inline.iter().map(of_inline)).sum(),
+            config.routes.iter().map(of_route).sum(),
             "plugin.output for each message that a route holds".into(),
         ),
         line(
             "plugin instances",
-            uses.iter().map(memory).sum(),
+            config.routes.iter().map(memory).sum(),
             format!("{instances} with plugin.memory and {}", size(INSTANCE_BYTES)),
         ),
         line("compiled plugins", code * COMPILED_FACTOR, format!("{} of modules, × {COMPILED_FACTOR}", size(code))),
