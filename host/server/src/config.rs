@@ -117,7 +117,7 @@ pub(crate) struct StoreConfig {
 pub(crate) struct PluginsConfig {
     /// `dir`: where `NAME.wasm` is looked for. Default none.
     pub(crate) dir: Option<PathBuf>,
-    /// `workers`: threads that run plugins. Default one for each core, 2 to 16; 2 to 256.
+    /// `workers`: threads that run plugins; no route holds all of them. Default one more than cores, 3 to 17; 2 to 256.
     pub(crate) workers: usize,
     /// `watch`: a directory whose changed `NAME.wasm` are pushed, and deployed to every route that uses NAME. For
     /// development. Default none.
