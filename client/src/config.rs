@@ -15,8 +15,10 @@ pub struct ClientConfig {
     pub trust: Trust,
     /// What the router calls this client in its log and listings. Default `quipu-client`.
     pub name: String,
-    /// Proves who the client is, where the router asks for that. Default empty. Not shown by `Debug`.
-    pub credential: String,
+    /// Says who the client is, where the router asks for that. Default none. Not shown by `Debug`.
+    pub token: Option<String>,
+    /// Says who the client is by a certificate, where the router asks for that. Default none.
+    pub identity: Option<Identity>,
     /// For resolving, handshake and welcome together. Default 5 s.
     pub connect_timeout: Duration,
     /// For opening one publisher or subscription: a free stream, and the router's answer. Default 5 s.
@@ -35,6 +37,16 @@ pub enum Trust {
     CertificateFile(PathBuf),
     /// This certificate, in DER: an authority's, or the router's own self-signed one.
     Certificate(Vec<u8>),
+}
+
+/// A certificate of the client and its key, in PEM files, which may be one. Read anew at each connect, so that they can
+/// be replaced while the client runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The client's own certificate first, then those that lead to an authority.
+    pub certificate: PathBuf,
+    /// PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
 }
 
 /// When to try again after a lost connection, and when to stop trying.
@@ -59,7 +71,8 @@ impl Default for ClientConfig {
             server_name: None,
             trust: Trust::System,
             name: "quipu-client".into(),
-            credential: String::new(),
+            token: None,
+            identity: None,
             connect_timeout: Duration::from_secs(5),
             open_timeout: Duration::from_secs(5),
             reconnect: Reconnect::default(),
@@ -95,6 +108,7 @@ impl fmt::Debug for ClientConfig {
             .field("server_name", &self.server_name)
             .field("trust", &self.trust)
             .field("name", &self.name)
+            .field("identity", &self.identity)
             .field("reconnect", &self.reconnect)
             .finish_non_exhaustive()
     }
@@ -113,8 +127,8 @@ mod tests {
     }
 
     #[test]
-    fn debug_keeps_the_credential_to_itself() {
-        let config = ClientConfig { credential: "hunter2".into(), ..ClientConfig::default() };
+    fn debug_keeps_the_token_to_itself() {
+        let config = ClientConfig { token: Some("hunter2".into()), ..ClientConfig::default() };
         assert!(!format!("{config:?}").contains("hunter2"));
     }
 }

@@ -15,7 +15,7 @@ use crate::config::ClientConfig;
 use crate::error::Refusal;
 use crate::link::Session;
 use crate::stream::{FrameWriter, Frames};
-use crate::tls::{self, TrustError};
+use crate::tls::{self, IdentityError, TrustError};
 
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
@@ -30,6 +30,8 @@ const UDP_PAYLOAD_BYTES_MAX: u16 = 6_000;
 
 /// TLS alert `no_application_protocol` (RFC 7301).
 const ALERT_NO_APPLICATION_PROTOCOL: u8 = 120;
+/// TLS alerts that say what is wrong with a certificate (RFC 8446, 6.2).
+const ALERTS_OF_CERTIFICATES: [u8; 10] = [42, 43, 44, 45, 46, 47, 48, 49, 51, 116];
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +39,9 @@ pub enum ConnectError {
     /// The certificates to trust cannot be read.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// The client's own certificate or key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The host has no address.
     #[error("cannot resolve {server}: {source}")]
     Resolve {
@@ -56,12 +61,20 @@ pub enum ConnectError {
         /// The configured time.
         after: Duration,
     },
-    /// The TLS handshake failed: mostly a certificate that is not trusted, or for another name.
+    /// The TLS handshake failed: mostly a certificate of the router that is not trusted, or for another name.
     #[error("the TLS handshake with {server} failed: {why}")]
     Tls {
         /// As configured.
         server: String,
         /// What is wrong.
+        why: String,
+    },
+    /// The router does not take the client's certificate ([`ClientConfig::identity`]).
+    #[error("{server} does not accept this client's certificate: {why}")]
+    CertificateRefused {
+        /// As configured.
+        server: String,
+        /// What is wrong with it.
         why: String,
     },
     /// Something else listens there.
@@ -112,8 +125,8 @@ pub(crate) async fn connect(config: &ClientConfig) -> Result<Connected, ConnectE
 }
 
 async fn attempt(config: &ClientConfig) -> Result<Connected, ConnectError> {
-    let trust = config.trust.clone();
-    let crypto = tokio::task::spawn_blocking(move || tls::crypto(&trust)).await;
+    let (trust, identity) = (config.trust.clone(), config.identity.clone());
+    let crypto = tokio::task::spawn_blocking(move || tls::crypto(&trust, identity.as_ref())).await;
     let crypto = crypto.map_err(|e| ConnectError::Network(e.to_string()))??;
     let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
     quic.transport_config(Arc::new(transport()));
@@ -195,7 +208,7 @@ async fn hello(
     writer.push(proto::Hello {
         versions: vec![VERSION],
         client: config.name.clone(),
-        credential: config.credential.clone(),
+        credential: config.token.clone().unwrap_or_default(),
     });
     // Where this fails the connection is gone, and reading says how.
     writer.write_all().await.ok();
@@ -225,19 +238,39 @@ fn unwelcome(config: &ClientConfig, connection: &quinn::Connection, why: &str) -
 fn disconnected(config: &ClientConfig, reason: ConnectionError) -> ConnectError {
     let server = config.server.clone();
     let alert = |code: TransportErrorCode| u8::try_from(u64::from(code).wrapping_sub(0x100)).ok();
-    let (alert, why) = match &reason {
-        ConnectionError::TransportError(e) => (alert(e.code), e.reason.clone()),
-        ConnectionError::ConnectionClosed(e) => (alert(e.error_code), String::from_utf8_lossy(&e.reason).into_owned()),
+    let (alert, why, is_ours) = match &reason {
+        ConnectionError::TransportError(e) => (alert(e.code), e.reason.clone(), true),
+        ConnectionError::ConnectionClosed(e) => {
+            (alert(e.error_code), String::from_utf8_lossy(&e.reason).into_owned(), false)
+        }
         ConnectionError::ApplicationClosed(close) => {
             let text = String::from_utf8_lossy(&close.reason).into_owned();
             return ConnectError::Refused(Refusal::from_close(close.error_code.into_inner(), text));
         }
         ConnectionError::TimedOut => return ConnectError::TimedOut { server, after: config.connect_timeout },
-        _ => (None, String::new()),
+        _ => (None, String::new(), true),
     };
     match alert {
         Some(ALERT_NO_APPLICATION_PROTOCOL) => ConnectError::Alpn { server },
-        Some(_) => ConnectError::Tls { server, why },
+        Some(alert) if !is_ours && config.identity.is_some() && ALERTS_OF_CERTIFICATES.contains(&alert) => {
+            ConnectError::CertificateRefused { server, why: about_certificate(&why).unwrap_or(why) }
+        }
+        Some(_) => {
+            let about = about_certificate(&why).filter(|_| is_ours);
+            ConnectError::Tls { server, why: about.map_or(why, |about| format!("the router's certificate: {about}")) }
+        }
         None => ConnectError::Disconnected { server, source: reason },
     }
+}
+
+/// What rustls says of a certificate, in plain words where it has none.
+fn about_certificate(why: &str) -> Option<String> {
+    let about = why.strip_prefix("invalid peer certificate: ")?;
+    Some(match about {
+        "UnknownIssuer" => "it is from an unknown authority, none that is trusted here (UnknownIssuer)".into(),
+        "BadSignature" => {
+            "its signature is not that of the authority it names, or its key is weak (BadSignature)".into()
+        }
+        about => about.into(),
+    })
 }

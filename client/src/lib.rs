@@ -50,7 +50,7 @@ mod tls;
 
 pub use call::CallError;
 pub use client::Client;
-pub use config::{ClientConfig, Reconnect, Trust};
+pub use config::{ClientConfig, Identity, Reconnect, Trust};
 pub use connect::ConnectError;
 pub use error::{Lost, Refusal};
 pub use message::OutgoingMessage;
@@ -59,4 +59,4 @@ pub use quipu_protocol::code::Code;
 pub use quipu_protocol::{Headers, Key, Message, MessageError, MessageId, Subject};
 pub use stream::OpenError;
 pub use subscriber::{Delivery, Mode, SettleError, Settled, Start, Subscribe, SubscribeError, Subscriber, Why};
-pub use tls::TrustError;
+pub use tls::{IdentityError, TrustError};

@@ -125,8 +125,21 @@ impl TestServer {
     ///
     /// Where the process is gone already.
     pub fn signal_terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// SIGHUP: the router takes its configuration anew.
+    ///
+    /// # Panics
+    ///
+    /// Where the process is gone already.
+    pub fn signal_hangup(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        kill_process(pid.expect("a process id"), Signal::TERM).expect("it runs");
+        kill_process(pid.expect("a process id"), signal).expect("it runs");
     }
 
     /// Writes that pass this offset of any file fail from now on, as on a full disk; none: as many as fit.

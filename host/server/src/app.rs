@@ -11,6 +11,7 @@ use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
 use quipu_router::{ChainSettings, Condition, InlineSettings, OnError, Order, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Access;
 use crate::config::{self, Config, InlineConfig, QueueConfig, RouteConfig};
 use crate::listener::{self, Listener};
 use crate::plugins::{Chains, Plugins, Prepared, figures, watch};
@@ -32,7 +33,7 @@ pub(crate) struct App {
 
 impl App {
     /// Binds the socket, opens the store, loads the plugins and starts the routes. Nothing is accepted yet.
-    pub(crate) async fn start(config: Config, tls: rustls::ServerConfig) -> Result<Self> {
+    pub(crate) async fn start(config: Config, access: Arc<Access>) -> Result<Self> {
         let socket = listener::bind(config.listen.quic)?;
         let config = Arc::new(config);
         let store_config = StoreConfig {
@@ -47,7 +48,7 @@ impl App {
         // Recovery takes its time, and blocks.
         let store = tokio::task::spawn_blocking(move || Store::open(&store_config)).await??;
         let plugins = Arc::new(Plugins::open(&config, store.clone()).await?);
-        let listener = Listener::new(socket, tls, &store, &config.limits)?;
+        let listener = Listener::new(socket, access.server_config()?, &store, &config.limits)?;
         for queue in &config.queues {
             store
                 .define_queue(settings_of(queue))
@@ -62,7 +63,7 @@ impl App {
             router.add_inline(plugins.inline(&config, route).await?)?;
         }
         plugins.take_in_all(&config).await;
-        let services = Arc::new(Services::new(store, router, plugins, config.clone()));
+        let services = Arc::new(Services::new(store, router, plugins, access, config.clone()));
         Ok(Self { listener, services, watch: config.plugins.watch.clone(), grace: config.listen.grace })
     }
 

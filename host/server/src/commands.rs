@@ -14,6 +14,7 @@ mod status;
 mod store;
 mod subscribe;
 pub(crate) mod table;
+mod user;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -62,6 +63,9 @@ enum Command {
     Plugin(plugin::PluginCommand),
     #[command(hide = true)]
     CompilePlugin(plugin::compile::Args),
+    /// Users of the configuration: tokens and fingerprints for it.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// The store as a whole.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -100,6 +104,7 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Route(command) => list::routes(command).await,
         Command::Plugin(command) => plugin::run(command).await,
         Command::CompilePlugin(args) => plugin::compile::run(&args),
+        Command::User(command) => user::run(command),
         Command::Store(command) => store::run(command).await,
     }
 }

@@ -12,6 +12,7 @@ mod queues;
 mod raw;
 mod routes;
 mod units;
+mod users;
 mod values;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub(crate) use limits::LimitsConfig;
 pub(crate) use problem::Problem;
 use quipu_router::Template;
 pub(crate) use units::ByteSize;
+pub(crate) use users::{ANONYMOUS, Read, UserConfig};
 
 /// Longest grace period at shutdown.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(10);
@@ -52,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) listen: ListenConfig,
     /// `[tls]`; without it a development certificate is used, on loopback only.
     pub(crate) tls: Option<TlsFiles>,
+    /// `[user.NAME]`, by name. None at all: everyone may do everything.
+    pub(crate) users: Vec<UserConfig>,
     /// `[limits]`.
     pub(crate) limits: LimitsConfig,
     /// `[store]`.
@@ -85,6 +89,9 @@ pub(crate) struct TlsFiles {
     pub(crate) certificate: PathBuf,
     /// `key`: PKCS #8, PKCS #1 or SEC 1.
     pub(crate) key: PathBuf,
+    /// `client_ca`: authorities whose client certificates are taken. Default none: only those that users name by
+    /// fingerprint.
+    pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// Where and how messages are kept.

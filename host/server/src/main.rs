@@ -1,5 +1,6 @@
 //! `quipu`: the message router, and the command line for it.
 
+mod access;
 mod app;
 mod commands;
 mod config;

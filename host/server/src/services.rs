@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use quipu_queue::Store;
 use quipu_router::Router;
 
+use crate::access::Access;
 use crate::config::{Config, LimitsConfig};
 use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
 use crate::plugins::Plugins;
@@ -21,6 +22,8 @@ pub(crate) struct Services {
     /// Every version of every plugin, and how routes come to another.
     pub(crate) plugins: Arc<Plugins>,
     config: Arc<Config>,
+    /// Who may do what.
+    pub(crate) access: Arc<Access>,
     /// What may wait and be open at once.
     pub(crate) limits: LimitsConfig,
     /// What is being published.
@@ -42,13 +45,20 @@ pub(crate) struct Places {
 }
 
 impl Services {
-    pub(crate) fn new(store: Store, router: Router, plugins: Arc<Plugins>, config: Arc<Config>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        router: Router,
+        plugins: Arc<Plugins>,
+        access: Arc<Access>,
+        config: Arc<Config>,
+    ) -> Self {
         let limits = config.limits.clone();
         Self {
             config,
             store,
             router,
             plugins,
+            access,
             ingest: Ingest::new(limits.ingest_bytes),
             names: Names::new(),
             publishers: Places::new(limits.publishers),

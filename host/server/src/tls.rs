@@ -1,6 +1,11 @@
 //! The server's side of TLS: certificates from files, or a development certificate for loopback.
 //!
-//! TLS 1.3 only, on ring, without 0-RTT. Who a client is gets decided after the handshake, not here.
+//! TLS 1.3 only, on ring, without 0-RTT and without resumption. Whether a client's certificate is good is decided here
+//! ([`ClientCertificates`]); who it is and what it may do, after the handshake ([`crate::access`]).
+
+mod clients;
+mod facts;
+mod reloadable;
 
 use std::fmt;
 use std::fs::File;
@@ -12,8 +17,12 @@ use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
 
 use crate::config::TlsFiles;
+pub(crate) use clients::ClientCertificates;
+pub(crate) use facts::{Facts, Fingerprint};
+pub(crate) use reloadable::{Reloadable, Shown};
 
 /// The variable that says where the development certificate is kept.
 pub(crate) const DEV_CERTIFICATE_VARIABLE: &str = "QUIPU_DEV_CERTIFICATE";
@@ -61,6 +70,12 @@ pub(crate) enum TlsError {
          set tls.certificate and tls.key"
     )]
     NotLoopback(SocketAddr),
+    /// No `[user.NAME]`, and others than this machine can connect.
+    #[error(
+        "without any [user.NAME] whoever connects may do everything, and the router listens on {0}: \
+         say who may do what, or listen on loopback"
+    )]
+    OpenToAll(SocketAddr),
     /// A file of `[tls]`.
     #[error("cannot read {path}: {source}")]
     Read {
@@ -95,6 +110,22 @@ pub(crate) enum TlsError {
         /// `tls.key`.
         key: PathBuf,
     },
+    /// A key that can be guessed.
+    #[error("the certificate in {path} has an RSA key of {bits} bits, which is weak: 2048 are the least")]
+    Weak {
+        /// The certificate.
+        path: PathBuf,
+        /// Of its key.
+        bits: usize,
+    },
+    /// What should be an authority is none.
+    #[error("cannot use the authorities of client certificates in {path}: {why}")]
+    Authority {
+        /// `tls.client_ca`.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A kind of certificate or key that is not supported.
     #[error("cannot use the certificate in {certificate} with the key in {key}: {source}")]
     Unusable {
@@ -124,37 +155,64 @@ pub(crate) enum TlsError {
     },
 }
 
-/// What QUIC needs to serve TLS on this address: the files of `[tls]`, or else the development certificate, made or
-/// renewed where needed.
+/// The certificate to show on this address, with its key: the files of `[tls]`, or else the development certificate, made
+/// or renewed where needed.
 ///
 /// Blocks on files.
 ///
 /// # Errors
 ///
 /// [`TlsError`] says what to change.
-pub(crate) fn server_config(
+pub(crate) fn certificate(
     listen: SocketAddr,
     tls: Option<&TlsFiles>,
-) -> Result<(rustls::ServerConfig, CertificateInfo), TlsError> {
+) -> Result<(CertifiedKey, CertificateInfo), TlsError> {
     if let Some(files) = tls {
         let info = CertificateInfo::Files { certificate: files.certificate.clone() };
         return Ok((with_files(files)?, info));
     }
-    if !listen.ip().to_canonical().is_loopback() {
+    if !is_loopback(listen) {
         return Err(TlsError::NotLoopback(listen));
     }
     let path = dev_certificate_path().ok_or(TlsError::NoHome)?;
-    let config = with_development(&path, SystemTime::now())?;
-    Ok((config, CertificateInfo::Development { path }))
+    let certificate = development(&path)?;
+    Ok((certificate, CertificateInfo::Development { path }))
 }
 
-/// As [`server_config`], with a development certificate of its own in this file.
+/// Whether only this machine can connect there.
+pub(crate) fn is_loopback(listen: SocketAddr) -> bool {
+    listen.ip().to_canonical().is_loopback()
+}
+
+/// The development certificate in this file, made or renewed where needed.
 ///
 /// # Errors
 ///
 /// [`TlsError`].
-pub(crate) fn development(path: &Path) -> Result<rustls::ServerConfig, TlsError> {
+pub(crate) fn development(path: &Path) -> Result<CertifiedKey, TlsError> {
     with_development(path, SystemTime::now())
+}
+
+/// What QUIC needs to serve TLS: certificates are shown and asked for as `reloadable` says at the time.
+///
+/// # Errors
+///
+/// Where the library does not know TLS 1.3.
+pub(crate) fn server_config(reloadable: Arc<Reloadable>) -> Result<rustls::ServerConfig, rustls::Error> {
+    let builder = rustls::ServerConfig::builder_with_provider(provider());
+    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
+    let mut config = builder.with_client_cert_verifier(reloadable.clone()).with_cert_resolver(reloadable);
+    config.alpn_protocols = vec![quipu_protocol::ALPN.to_vec()];
+    // No 0-RTT: what is published in it could be replayed.
+    config.max_early_data_size = 0;
+    // A session that is resumed would not show its certificate again, and so would outlive what revokes it.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(config)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
 }
 
 /// Where the development certificate is or would be kept: `$QUIPU_DEV_CERTIFICATE`, or `quipu/dev-certificate.pem` in
@@ -176,38 +234,32 @@ fn dev_path_from(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> 
         .or_else(|| data().or_else(home).map(|directory| directory.join("quipu/dev-certificate.pem")))
 }
 
-fn with_files(files: &TlsFiles) -> Result<rustls::ServerConfig, TlsError> {
-    let TlsFiles { certificate, key } = files.clone();
-    let read = |path: &Path| std::fs::read(path).map_err(|source| TlsError::Read { path: path.into(), source });
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read { path: path.into(), source })
+}
+
+fn with_files(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
+    let TlsFiles { certificate, key, .. } = files.clone();
     let chain = chain_in(&certificate, &read(&certificate)?)?;
     let private_key = key_in(&key, &read(&key)?)?;
-    config_of(chain, private_key).map_err(|source| match source {
+    // First, since what loads keys only says that it takes none like this.
+    if let Some(bits) = chain.first().and_then(|first| Facts::of(first)?.weak_bits()) {
+        return Err(TlsError::Weak { path: certificate, bits });
+    }
+    CertifiedKey::from_der(chain, private_key, &provider()).map_err(|source| match source {
         rustls::Error::InconsistentKeys(_) => TlsError::Mismatch { certificate, key },
         source => TlsError::Unusable { certificate, key, source },
     })
 }
 
-fn with_development(path: &Path, now: SystemTime) -> Result<rustls::ServerConfig, TlsError> {
+fn with_development(path: &Path, now: SystemTime) -> Result<CertifiedKey, TlsError> {
     let pem = dev_pem(path, now)?;
     let unusable = |source| TlsError::Unusable { certificate: path.into(), key: path.into(), source };
-    config_of(chain_in(path, &pem)?, key_in(path, &pem)?).map_err(unusable)
+    CertifiedKey::from_der(chain_in(path, &pem)?, key_in(path, &pem)?, &provider()).map_err(unusable)
 }
 
-fn config_of(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<rustls::ServerConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider);
-    let builder = builder.with_protocol_versions(&[&rustls::version::TLS13])?;
-    let mut config = builder.with_no_client_auth().with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![quipu_protocol::ALPN.to_vec()];
-    // No 0-RTT: what is published in it could be replayed.
-    config.max_early_data_size = 0;
-    Ok(config)
-}
-
-fn chain_in(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates in a PEM file, at least one.
+pub(crate) fn chain_in(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let damaged = |source| TlsError::Pem { path: path.into(), source };
     let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>().map_err(damaged)?;
     if chain.is_empty() {
@@ -344,7 +396,10 @@ mod tests {
     }
 
     /// Connects over loopback by a name; the ALPN that both agreed on.
-    async fn handshake(server: rustls::ServerConfig, trusted: &Path, name: &str) -> Result<Vec<u8>, String> {
+    async fn handshake(server: CertifiedKey, trusted: &Path, name: &str) -> Result<Vec<u8>, String> {
+        let shown = Shown { key: Arc::new(server), clients: Arc::new(ClientCertificates::none()) };
+        let server = server_config(Arc::new(Reloadable::new(shown, Box::new(|_| {})))).expect("TLS 1.3");
+        assert_eq!(server.max_early_data_size, 0);
         let server = QuicServerConfig::try_from(server).expect("QUIC");
         let server = quinn::ServerConfig::with_crypto(Arc::new(server));
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -366,7 +421,6 @@ mod tests {
         let path = directory.path().join("new/dev-certificate.pem");
         for name in ["localhost", "127.0.0.1", "::1"] {
             let server = with_development(&path, SystemTime::now()).expect("a certificate");
-            assert_eq!(server.max_early_data_size, 0);
             assert_eq!(handshake(server, &path, name).await, Ok(b"quipu/1".to_vec()), "{name}");
         }
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
@@ -445,7 +499,7 @@ mod tests {
 
     #[test]
     fn development_is_for_loopback() {
-        let refused = |listen: &str| server_config(listen.parse().expect("an address"), None).expect_err("refused");
+        let refused = |listen: &str| certificate(listen.parse().expect("an address"), None).expect_err("refused");
         assert_eq!(
             refused("0.0.0.0:4433").to_string(),
             "refusing to listen on 0.0.0.0:4433 without [tls]: a development certificate is for loopback only; \
@@ -461,9 +515,9 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("both.pem");
         dev_pem(&path, SystemTime::now()).expect("made");
-        let files = TlsFiles { certificate: path.clone(), key: path.clone() };
+        let files = TlsFiles { certificate: path.clone(), key: path.clone(), client_ca: None };
         let everywhere = "0.0.0.0:4433".parse().expect("an address");
-        let (server, info) = server_config(everywhere, Some(&files)).expect("a configuration");
+        let (server, info) = certificate(everywhere, Some(&files)).expect("a configuration");
         assert_eq!(info, CertificateInfo::Files { certificate: path.clone() });
         assert_eq!(handshake(server, &path, "localhost").await, Ok(b"quipu/1".to_vec()));
     }
@@ -478,7 +532,7 @@ mod tests {
         let garbage = write(&directory, "garbage.pem", garbage);
         let absent = directory.path().join("absent.pem");
         let check = |certificate: &Path, key: &Path, expected: &str| {
-            let files = TlsFiles { certificate: certificate.into(), key: key.into() };
+            let files = TlsFiles { certificate: certificate.into(), key: key.into(), client_ca: None };
             let refused = with_files(&files).expect_err("refused").to_string();
             assert_eq!(refused.replace(&directory.path().display().to_string(), "DIR"), expected);
         };
@@ -489,7 +543,7 @@ mod tests {
         let line = "-----BEGIN PRIVATE KEY-----";
         check(&one, &empty, &format!("no private key in DIR/empty.pem: expected PEM, with a line \"{line}\""));
         check(&one, &two, "the key in DIR/two.pem is not that of the first certificate in DIR/one.pem");
-        let files = TlsFiles { certificate: garbage, key: one };
+        let files = TlsFiles { certificate: garbage, key: one, client_ca: None };
         assert!(matches!(with_files(&files), Err(TlsError::Pem { .. })));
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::output::say;
 use super::table;
+use crate::access;
 use crate::config::Config;
 use crate::memory::{self, Line};
 use crate::plugins::Offline;
@@ -30,12 +31,9 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let offline = Offline::check(&config).await?;
     let plugins = offline.listing(&config);
     let (mut notes, lines) = (config.notes(), memory::lines(&config, &plugins));
-    notes.extend(
-        offline
-            .elsewhere
-            .iter()
-            .map(|name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it")),
-    );
+    let missing = |name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it");
+    notes.extend(offline.elsewhere.iter().map(missing));
+    notes.extend(access::check(&config)?);
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),

@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::output::say;
 use super::publish::Mapping;
+use crate::access::Access;
 use crate::app::App;
 use crate::config::Config;
-use crate::tls;
 use report::Report;
 
 const CONFIG: &str = include_str!("../../../../examples/earthquakes/quipu.toml");
@@ -57,8 +57,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let mut config = Config::parse(CONFIG, CONFIG_NAME, directory.path())?;
     config.listen.quic.set_port(0);
     let certificate = directory.path().join("certificate.pem");
-    let tls = tls::development(&certificate)?;
-    let app = App::start(config, tls).await?;
+    let access = Access::development(config.listen.quic, &certificate)?;
+    let app = App::start(config, access).await?;
     let server = app.address()?.to_string();
     if !args.json {
         say!("A router listens on {server}, its store in {}.\n", directory.path().display())?;

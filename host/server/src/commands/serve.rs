@@ -1,16 +1,17 @@
 //! `quipu serve`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output::say;
+use crate::access::{Access, Prepared};
 use crate::app::App;
 use crate::config::Config;
-use crate::tls;
 
 /// Runs a router until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
@@ -23,12 +24,16 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let config = Config::load(&args.config)?;
     ignore_file_size_signal();
-    let (tls, certificate) = tls::server_config(config.listen.quic, config.tls.as_ref())?;
+    let prepared = Prepared::new(config.listen.quic, &config)?;
+    let certificate = prepared.certificate.clone();
+    warn(&prepared);
+    let access = Access::new(config.listen.quic, prepared);
     let stop = CancellationToken::new();
     // Before anything is started, so that a signal on the way is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let app = App::start(config, tls).await?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let app = App::start(config, access.clone()).await?;
     let address = app.address()?;
     tracing::info!(%address, %certificate, "ready");
     // For scripts that wait until the router is there, and for the port where the configuration says 0.
@@ -48,9 +53,35 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         tracing::warn!("a second signal: ending at once");
         std::process::exit(1);
     });
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            reload(&args.config, &access).await;
+        }
+    });
     app.run(stop).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes users, certificates and keys anew from their files; where something is wrong with them, all stays as it was.
+async fn reload(file: &Path, access: &Arc<Access>) {
+    let (path, of) = (file.to_owned(), access.clone());
+    let prepared = tokio::task::spawn_blocking(move || anyhow::Ok(of.prepare(&Config::load(&path)?)?)).await;
+    match prepared.map_err(anyhow::Error::new).flatten() {
+        Ok(prepared) => {
+            warn(&prepared);
+            let certificate = prepared.certificate.clone();
+            access.replace(prepared);
+            tracing::info!(%certificate, "SIGHUP: took users and certificates anew");
+        }
+        Err(e) => tracing::error!("SIGHUP: everything stays as it is: {e:#}"),
+    }
+}
+
+fn warn(prepared: &Prepared) {
+    for note in &prepared.notes {
+        tracing::warn!("{note}");
+    }
 }
 
 /// A limit on the size of files is then an error of the write that passes it, as a full disk is, not the end.

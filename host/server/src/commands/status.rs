@@ -43,5 +43,11 @@ fn print(answer: &Value, ready: bool) -> std::io::Result<()> {
     say!("messages in memory  {} bytes", number("memory_bytes"))?;
     say!("message ids         {}", number("dedup_ids"))?;
     say!("publishes           {} bytes under way", number("ingest_bytes"))?;
-    say!("blocked publishers  {}", number("blocked_publishers"))
+    say!("blocked publishers  {}", number("blocked_publishers"))?;
+    let access = &answer["access"];
+    let reasons = access["refusals_by_reason"].as_object().into_iter().flatten();
+    let reasons: Vec<String> =
+        reasons.map(|(reason, n)| format!("{} {reason}", count(n.as_u64().unwrap_or(0)))).collect();
+    let of = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
+    say!("refusals            {}{of}", count(access["refusals"].as_u64().unwrap_or(0)))
 }

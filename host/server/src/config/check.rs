@@ -16,6 +16,7 @@ use super::routes::Checked;
 use super::units::{ByteSize, HumanDuration};
 use super::{
     Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, StoreConfig, TlsFiles, graph, limits, queues, routes,
+    users,
 };
 
 const BACKOFF_STEPS_MAX: usize = 16;
@@ -51,9 +52,15 @@ pub(super) struct Placed<T> {
 impl Checker<'_> {
     fn config(&mut self, raw: Raw) -> Config {
         let base = self.base;
+        let quic = raw.listen.0.quic.as_ref().map_or(0..0, Spanned::span);
         let listen = self.listen(raw.listen.0);
-        let tls =
-            raw.tls.map(|Table(tls)| TlsFiles { certificate: base.join(tls.certificate), key: base.join(tls.key) });
+        let tls = raw.tls.map(|Table(tls)| TlsFiles {
+            certificate: base.join(tls.certificate),
+            key: base.join(tls.key),
+            client_ca: tls.client_ca.map(|file| base.join(file)),
+        });
+        let users = users::check(self, raw.user, tls.as_ref());
+        users::check_listening(self, listen.quic, &quic, tls.is_some(), &users);
         let limits = limits::check(self, raw.limits.0);
         let store = self.store(raw.store.0);
         let plugins = self.plugins(raw.plugins.0);
@@ -69,7 +76,7 @@ impl Checker<'_> {
         }
         let routes = routes.into_iter().map(|route| route.value).collect();
         let inline = inline.into_iter().map(|route| route.value).collect();
-        Config { listen, tls, limits, store, plugins, plugin, queues, routes, inline }
+        Config { listen, tls, users, limits, store, plugins, plugin, queues, routes, inline }
     }
 
     fn listen(&mut self, raw: raw::Listen) -> ListenConfig {

@@ -27,6 +27,7 @@ pub(super) type Named<T> = BTreeMap<String, Spanned<Table<T>>>;
 pub(super) struct Raw {
     pub(super) listen: Table<Listen>,
     pub(super) tls: Option<Table<Tls>>,
+    pub(super) user: Named<User>,
     pub(super) limits: Table<Limits>,
     pub(super) store: Table<Store>,
     pub(super) plugins: Table<Plugins>,
@@ -58,6 +59,32 @@ pub(super) struct Limits {
 pub(super) struct Tls {
     pub(super) certificate: PathBuf,
     pub(super) key: PathBuf,
+    pub(super) client_ca: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct User {
+    pub(super) token: Given<Hidden>,
+    pub(super) certificate: Given<String>,
+    pub(super) certificate_name: Given<String>,
+    pub(super) revoked: bool,
+    pub(super) publish: Vec<Spanned<String>>,
+    pub(super) consume: Vec<Spanned<String>>,
+    /// A boolean or a list, which only a value can hold with its place.
+    pub(super) read: Given<toml::Value>,
+    pub(super) admin: bool,
+}
+
+/// A text that may be a secret, by mistake.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Hidden(pub(super) String);
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

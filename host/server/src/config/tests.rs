@@ -160,6 +160,9 @@ fn takes_limits_in_units() {
         [tls]
         certificate = "tls/chain.pem"
         key = "/secret/key.pem"
+        client_ca = "clients.pem"
+        [user.anonymous]
+        publish = ["quakes.>"]
         [store]
         journal_segments = 2
         journal_segment = "1MiB"
@@ -177,7 +180,11 @@ fn takes_limits_in_units() {
         "#,
     );
     assert_eq!(config.listen.grace, Duration::from_millis(1_500));
-    let tls = TlsFiles { certificate: "/etc/quipu/tls/chain.pem".into(), key: "/secret/key.pem".into() };
+    let tls = TlsFiles {
+        certificate: "/etc/quipu/tls/chain.pem".into(),
+        key: "/secret/key.pem".into(),
+        client_ca: Some("/etc/quipu/clients.pem".into()),
+    };
     assert_eq!(config.tls, Some(tls));
     let store = (config.store.journal_segments, config.store.journal_segment_bytes, config.store.memory_bytes);
     assert_eq!(store, (2, 1 << 20, 1_000));

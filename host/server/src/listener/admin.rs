@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
+use crate::access::Client;
 use crate::services::Services;
 pub(crate) use longer::Longer;
 
@@ -24,13 +25,27 @@ pub(crate) use longer::Longer;
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 /// Calls that are answered at a time; the rest waits.
 pub(crate) const CALLS_MAX: usize = 16;
-/// Who is said to have done what a call does.
-const WHO: &str = "admin";
+/// Who is said to have done what a call does, where there are no users.
+const NOBODY: &str = "local";
 const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, status, store.backup, store.compact";
 
-pub(super) async fn run(call: proto::AdminCall, payload: &Bytes, mut writer: FrameWriter, services: Arc<Services>) {
+pub(super) async fn run(
+    call: proto::AdminCall,
+    payload: &Bytes,
+    mut writer: FrameWriter,
+    services: Arc<Services>,
+    client: &Client,
+) {
     let _turn = services.calls.acquire().await;
-    match answer(&call.method, payload, &services).await {
+    let answered = match client.check_call(&call.method, payload) {
+        Ok(()) if call.method.starts_with("plugin.") => {
+            let who = client.user().unwrap_or_else(|| NOBODY.to_owned());
+            plugin::answer(&call.method, payload, &services, &who).await
+        }
+        Ok(()) => answer(&call.method, payload, &services).await,
+        Err(error) => Err(error),
+    };
+    match answered.map(|answer| client.visible(&call.method, answer)) {
         Ok(value) => {
             let answer = Frame::with_payload(proto::AdminAnswer {}, value.to_string().into());
             if writer.send(answer).await.is_ok() {
@@ -68,7 +83,6 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             Ok(json!({ "routes": services.router.routes() }))
         }
-        plugin if plugin.starts_with("plugin.") => plugin::answer(plugin, payload, services, WHO).await,
         "status" => {
             let Nothing {} = arguments(method, payload)?;
             status::status(services).await
@@ -103,4 +117,13 @@ fn arguments<T: for<'de> Deserialize<'de>>(method: &str, payload: &Bytes) -> Res
     }
     let payload: &[u8] = if payload.is_empty() { b"{}" } else { payload };
     serde_json::from_slice(payload).map_err(|e| Code::InvalidCall.error(format!("{method}: {e}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_method_has_its_right() {
+        let all = super::METHODS.split(", ").chain(super::plugin::METHODS.split(", "));
+        assert_eq!(all.collect::<Vec<_>>(), crate::access::methods());
+    }
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{FrameReader, FrameWriter, Incoming, ReadFrameError};
 use super::ingest::{Room, Share};
+use crate::access::{Client, Publishing};
 use crate::services::Services;
 use names::Named;
 pub(crate) use names::Names;
@@ -67,7 +68,12 @@ pub(super) async fn run(
     reader: FrameReader,
     mut writer: FrameWriter,
     services: Arc<Services>,
+    client: Arc<Client>,
 ) {
+    let publishing = match client.publishing() {
+        Ok(publishing) => publishing,
+        Err(error) => return writer.fail(error).await,
+    };
     let Some(_place) = services.publishers.take() else {
         let text =
             format!("this router takes {} publishers at a time (`limits.publishers`)", services.publishers.max());
@@ -92,8 +98,17 @@ pub(super) async fn run(
     let is_named = named.is_some();
     let fenced = named.as_ref().map_or_else(CancellationToken::new, |named| named.fenced.clone());
     let stage = Stage::new(&services, source, is_named);
-    let mut publisher =
-        Publisher { reader, services, stage, is_named, granted, sequence: last_sequence, messages: 0, bytes: 0 };
+    let mut publisher = Publisher {
+        reader,
+        services,
+        publishing,
+        stage,
+        is_named,
+        granted,
+        sequence: last_sequence,
+        messages: 0,
+        bytes: 0,
+    };
     tokio::select! {
         listens = publisher.read(sender.clone()) => if !listens {
             // A client that reset its side may leave the other one open and unread for ever.
@@ -139,6 +154,7 @@ async fn open_source(
 struct Publisher {
     reader: FrameReader,
     services: Arc<Services>,
+    publishing: Publishing,
     /// The way to the store.
     stage: Stage,
     is_named: bool,
@@ -270,7 +286,7 @@ impl Publisher {
     }
 
     /// The message, or why it is refused.
-    fn message(&self, publish: &proto::Publish, payload: bytes::Bytes) -> Result<Ready, proto::Error> {
+    fn message(&mut self, publish: &proto::Publish, payload: bytes::Bytes) -> Result<Ready, proto::Error> {
         let assigned = || MessageId::new(&uuid::Uuid::now_v7().simple().to_string()).expect("hex digits are an id");
         let decoded = Message::decode_published(&publish.message, payload, quipu_queue::now_ms(), assigned);
         let (message, has_id) = decoded.map_err(|e| Code::InvalidMessage.error(e.to_string()))?;
@@ -278,6 +294,7 @@ impl Publisher {
             let text = format!("subject `{}`: subjects that begin with `$` are the router's own", message.subject);
             return Err(Code::InvalidMessage.error(text));
         }
+        self.publishing.check(&message.subject)?;
         if let Some(property) = not_offered(&message) {
             return Err(Code::Unsupported.error(format!("{property} is not offered by this router")));
         }

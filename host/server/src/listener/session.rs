@@ -15,6 +15,7 @@ use tracing::Instrument as _;
 
 use super::frames::{FrameReader, FrameWriter, ReadFrameError};
 use super::{BIDIRECTIONAL_STREAMS_MAX, FIRST_FRAME_TIMEOUT, admin, publisher, subscription};
+use crate::access::Client;
 use crate::services::Services;
 
 /// Frames of the control stream that wait to be handled.
@@ -31,13 +32,14 @@ pub(super) async fn run(
     grace: Duration,
 ) {
     let peer = connection.remote_address();
-    let (control, client) = match open(&connection, &services, hello_due).await {
+    let (control, client, name) = match open(&connection, &services, hello_due).await {
         Ok(opened) => opened,
         Err(error) => return close(&connection, &error).await,
     };
     let session = uuid::Uuid::now_v7().to_string();
-    let span = tracing::info_span!("session", %peer, client);
-    serve(connection, control, session, services, stop, grace).instrument(span).await;
+    let span = tracing::info_span!("session", %peer, client = name, user = client.user());
+    let opened = Opened { connection, control, client: Arc::new(client), session };
+    serve(opened, services, stop, grace).instrument(span).await;
 }
 
 /// The control stream of a session.
@@ -46,7 +48,20 @@ struct Control {
     writer: FrameWriter,
 }
 
-async fn open(connection: &Connection, services: &Services, due: Instant) -> Result<(Control, String), proto::Error> {
+/// A session whose client was let in.
+struct Opened {
+    connection: Connection,
+    control: Control,
+    client: Arc<Client>,
+    session: String,
+}
+
+/// The control stream, who came, and what it calls itself.
+async fn open(
+    connection: &Connection,
+    services: &Services,
+    due: Instant,
+) -> Result<(Control, Client, String), proto::Error> {
     let lost = |e: String| Code::Protocol.error(e);
     let late = || Code::Timeout.error("no Hello within 5 s");
     let accepted = tokio::time::timeout_at(due, connection.accept_bi()).await.map_err(|_| late())?;
@@ -54,10 +69,12 @@ async fn open(connection: &Connection, services: &Services, due: Instant) -> Res
     let mut control =
         Control { reader: FrameReader::new(recv, services.ingest.clone()), writer: FrameWriter::new(send) };
     let refused = match tokio::time::timeout_at(due, control.reader.next()).await {
-        Ok(Ok(Some(Frame { body: Body::Hello(hello), .. }))) => match check(&hello) {
-            Ok(()) => return Ok((control, hello.client)),
-            Err(error) => error,
-        },
+        Ok(Ok(Some(Frame { body: Body::Hello(hello), .. }))) => {
+            match check(&hello).and_then(|()| services.access.welcome(&hello, connection)) {
+                Ok(client) => return Ok((control, client, hello.client)),
+                Err(error) => error,
+            }
+        }
         Ok(Ok(Some(frame))) => {
             Code::Protocol.error(format!("the first frame of a connection is Hello, not {}", frame.body.name()))
         }
@@ -80,15 +97,8 @@ fn check(hello: &proto::Hello) -> Result<(), proto::Error> {
     Ok(())
 }
 
-async fn serve(
-    connection: Connection,
-    control: Control,
-    session: String,
-    services: Arc<Services>,
-    stop: CancellationToken,
-    grace: Duration,
-) {
-    let Control { reader, mut writer } = control;
+async fn serve(opened: Opened, services: Arc<Services>, stop: CancellationToken, grace: Duration) {
+    let Opened { connection, control: Control { reader, mut writer }, client, session } = opened;
     let limits = proto::Limits {
         payload_bytes: services.limits.message_bytes as u64,
         headers: limits::HEADERS_MAX.try_into().unwrap_or(u32::MAX),
@@ -116,11 +126,12 @@ async fn serve(
             }
             stream = connection.accept_bi() => match stream {
                 Ok((send, recv)) => {
-                    let task = stream_task(send, recv, services.clone());
+                    let task = stream_task(send, recv, services.clone(), client.clone());
                     drop(streams.spawn(task.in_current_span()));
                 }
                 Err(_) => break None,
             },
+            error = client.lost() => break Some(error),
             frame = frames.recv() => match handle(frame, &mut writer).await {
                 Next::Go => {}
                 Next::Leave => break goodbye(&connection, &mut writer).await,
@@ -189,13 +200,13 @@ async fn read_control(mut reader: FrameReader, frames: mpsc::Sender<Result<Frame
 }
 
 /// Finds out by its first frame what a stream is for.
-async fn stream_task(send: SendStream, recv: RecvStream, services: Arc<Services>) {
+async fn stream_task(send: SendStream, recv: RecvStream, services: Arc<Services>, client: Arc<Client>) {
     let (mut reader, mut writer) = (FrameReader::new(recv, services.ingest.clone()), FrameWriter::new(send));
     let refused = match tokio::time::timeout(FIRST_FRAME_TIMEOUT, reader.next()).await {
         Ok(Ok(Some(frame))) => match frame.body {
-            Body::OpenPublisher(open) => return publisher::run(open, reader, writer, services).await,
-            Body::Subscribe(subscribe) => return subscription::run(subscribe, reader, writer, services).await,
-            Body::AdminCall(call) => return admin::run(call, &frame.payload, writer, services).await,
+            Body::OpenPublisher(open) => return publisher::run(open, reader, writer, services, client).await,
+            Body::Subscribe(subscribe) => return subscription::run(subscribe, reader, writer, services, client).await,
+            Body::AdminCall(call) => return admin::run(call, &frame.payload, writer, services, &client).await,
             other => Code::Protocol.error(format!("no stream begins with {}", other.name())),
         },
         Ok(Ok(None)) => Code::Protocol.error("the stream ended before its first frame"),

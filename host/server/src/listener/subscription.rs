@@ -17,6 +17,7 @@ use quipu_queue::{
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frames::{FrameReader, FrameWriter};
+use crate::access::Client;
 use crate::services::Services;
 
 /// Batches of deliveries that wait to be written. Each holds one at least, and credit reaches only so far beyond what is
@@ -59,7 +60,12 @@ pub(super) async fn run(
     reader: FrameReader,
     mut writer: FrameWriter,
     services: Arc<Services>,
+    client: Arc<Client>,
 ) {
+    let mut consuming = match client.consuming(&subscribe.queue) {
+        Ok(consuming) => consuming,
+        Err(error) => return writer.fail(error).await,
+    };
     let Some(_place) = services.consumers.take() else {
         let text = format!("this router takes {} consumers at a time (`limits.consumers`)", services.consumers.max());
         return writer.fail(Code::Busy.error(text)).await;
@@ -88,6 +94,7 @@ pub(super) async fn run(
     let last = tokio::select! {
         last = subscription.read() => last,
         Ok(notice) = is_over => Some(Out::Over(notice)),
+        error = consuming.lost() => Some(Out::Fail(error)),
         // A client that is gone, or stopped reading for good: its deliveries go to the others at once.
         () = stopped => None,
     };

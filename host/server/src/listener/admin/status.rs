@@ -22,6 +22,7 @@ pub(super) async fn status(services: &Services) -> Result<Value, proto::Error> {
         "memory_bytes": store.memory_bytes,
         "dedup_ids": store.dedup_ids,
         "blocked_publishers": store.blocked_publishers,
+        "access": services.access.listing(),
         "ingest_bytes": services.ingest.used_bytes(),
     }))
 }
