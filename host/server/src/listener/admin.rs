@@ -33,7 +33,7 @@ const RUNNING: &str = "running";
 /// What a route is that was told to take none.
 const PAUSED: &str = "paused";
 /// Who has done what a call does, where there are no users.
-const NOBODY: &str = "admin";
+const NOBODY: &str = "local";
 
 pub(super) async fn run(
     call: proto::AdminCall,
