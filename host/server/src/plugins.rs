@@ -27,7 +27,7 @@ use quipu_router::{InlineSettings, RouteSettings};
 use quipu_runtime::{Limits, Recycle, Runtime, RuntimeConfig, Use};
 
 use crate::config::{Config, InlineConfig, PluginConfig, PluginUse, RouteConfig};
-use blobs::Blobs;
+pub(crate) use blobs::Blobs;
 pub(crate) use compile::{CompileLimits, Compiler};
 pub(crate) use offline::Offline;
 pub(crate) use prepare::{Chains, Prepared};
