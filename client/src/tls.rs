@@ -111,7 +111,13 @@ fn key(identity: &Identity) -> Result<PrivateKeyDer<'static>, IdentityError> {
 fn unusable_identity(identity: &Identity, error: &rustls::Error) -> IdentityError {
     match error {
         rustls::Error::InconsistentKeys(_) => IdentityError::Mismatch(identity.clone()),
-        error => IdentityError::Unusable { identity: identity.clone(), why: error.to_string() },
+        error => {
+            let mut why = error.to_string();
+            if why.contains("UnsupportedCertVersion") {
+                why = "the certificate is of X.509 version 1, and 3 is needed (one with extensions)".into();
+            }
+            IdentityError::Unusable { identity: identity.clone(), why }
+        }
     }
 }
 

@@ -295,7 +295,7 @@ async fn each_fault_of_a_router_has_its_error() {
         let error = soon("another certificate", other_failure(&server)).await;
         assert!(error.starts_with(&failed(why)), "{error}");
         authority.issue(&path, "router", |_| {});
-        server.signal_hangup();
+        server.signal_reload();
         soon("the good one again", async { while connect(config(&server)).await.is_err() {} }).await;
     }
     logged(&server, "the router's certificate has expired at 2021-01-01T00:00:00Z").await;
@@ -306,7 +306,7 @@ async fn each_fault_of_a_router_has_its_error() {
 
 /// Reloads, and connects until that fails.
 async fn other_failure(server: &TestServer) -> String {
-    server.signal_hangup();
+    server.signal_reload();
     loop {
         if let Err(e) = connect(config(server)).await {
             return e.to_string();
@@ -350,7 +350,7 @@ async fn certificates_are_rotated_under_load() {
         std::fs::write(path.join("router.key"), old_key).expect("written");
         let log = || std::fs::read_to_string(path.join("log")).expect("a log").matches("stays as it is").count();
         let refused = log();
-        server.signal_hangup();
+        server.signal_reload();
         soon("a refusal", async {
             while log() == refused {
                 tokio::task::yield_now().await;
@@ -359,7 +359,7 @@ async fn certificates_are_rotated_under_load() {
         .await;
         assert!(shown(&server).await == others);
         std::fs::write(path.join("router.key"), new_key).expect("written");
-        server.signal_hangup();
+        server.signal_reload();
         soon("another certificate", async { while shown(&server).await == before {} }).await;
         before = shown(&server).await;
     }
@@ -477,7 +477,7 @@ async fn who_is_revoked_is_told_at_once_and_the_others_go_on() {
     let path = server.directory().join("quipu.toml");
     let text = std::fs::read_to_string(&path).expect("the configuration");
     std::fs::write(&path, text.replace("[user.shop]\n", "[user.shop]\nrevoked = true\n")).expect("written");
-    server.signal_hangup();
+    server.signal_reload();
     let over = soon("the end", deliveries.next()).await.expect("an error").expect_err("refused");
     let refusal = match over {
         SubscribeError::Refused(refusal) | SubscribeError::Lost(Lost::Refused(refusal)) => refusal,
@@ -491,7 +491,7 @@ async fn who_is_revoked_is_told_at_once_and_the_others_go_on() {
     // A configuration with a fault changes nothing.
     let broken = text.replace("admin = true", "admin = 1");
     std::fs::write(&path, broken).expect("written");
-    server.signal_hangup();
+    server.signal_reload();
     logged(&server, "user.root.admin: expected a boolean, found 1").await;
     assert_eq!(refused(with_token(&server, "token-of-shop").await), "user \"shop\" is revoked");
 }

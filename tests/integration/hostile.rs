@@ -391,7 +391,7 @@ async fn one_route(name: &str, attempts: usize, directory: TempDir) -> TestServe
     let config = format!(
         "[queue.in]\n[queue.out]\n[queue.graveyard]\n[plugin.p]\nfile = {file:?}\ndeadline = \"20s\"\n\
          [[route]]\nname = \"r\"\nfrom = \"in\"\nplugins = [{{ name = \"p\" }}]\nto = [\"out\"]\n\
-         on_error = {{ attempts = {attempts}, backoff = [\"1ms\"], then = \"graveyard\" }}\n"
+         on_error = {{ attempts = {attempts}, backoff = [\"1ms\"], then = \"graveyard\" }}\nbroken_after = 1000\n"
     );
     TestServer::start_in(QUIPU, &config, directory).await
 }

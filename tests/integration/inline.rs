@@ -208,3 +208,34 @@ async fn a_plugin_that_takes_its_time_holds_up_its_publisher_alone() {
         assert_eq!(queues(soon("a receipt", receipt).await.expect("stored")), ["raw"]);
     }
 }
+
+#[tokio::test]
+async fn a_plugin_that_makes_much_of_little_is_taken_in_parts() {
+    let config = format!(
+        r#"
+[plugin.hostile]
+file = {HOSTILE_WASM:?}
+deadline = "20s"
+[queue.all]
+[queue.flood]
+[queue.fat]
+[[route]]
+name = "emit"
+on = "fat"
+plugins = [{{ name = "hostile", config = {{ act = "emit" }} }}]
+to = ["all"]
+"#
+    );
+    let server = TestServer::start(QUIPU, &config).await;
+    let client = server.client().await;
+    let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
+    let mut receipts = Vec::new();
+    for n in 0..6 {
+        receipts.push(publisher.publish(OutgoingMessage::new("fat", n.to_string())).await.expect("published"));
+    }
+    for receipt in receipts {
+        assert_eq!(queues(soon("a receipt", receipt).await.expect("stored")), ["fat"]);
+    }
+    let counts = [next_offset(&client, "all").await, next_offset(&client, "flood").await];
+    assert_eq!(counts, [json!(6), json!(6 * 1_024)]);
+}

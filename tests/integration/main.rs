@@ -10,6 +10,7 @@ mod disk;
 mod hostile;
 mod inline;
 mod limits;
+mod live;
 mod memory;
 mod operations;
 mod plugins;

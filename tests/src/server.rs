@@ -128,12 +128,12 @@ impl TestServer {
         self.signal(Signal::TERM);
     }
 
-    /// SIGHUP: the router takes its configuration anew.
+    /// SIGHUP: it reads its configuration again.
     ///
     /// # Panics
     ///
     /// Where the process is gone already.
-    pub fn signal_hangup(&self) {
+    pub fn signal_reload(&self) {
         self.signal(Signal::HUP);
     }
 

@@ -1,6 +1,6 @@
 //! Writes a store of the present format, with something of everything in it, as a text that tests read.
 //!
-//! `cargo run -p quipu-queue --example golden` writes `tests/golden/v2.hex`; with a directory and a file it dumps that
+//! `cargo run -p quipu-queue --example golden` writes `tests/golden/v3.hex`; with a directory and a file it dumps that
 //! store's files instead.
 
 #[path = "../tests/golden/dump.rs"]
@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex};
 use quipu_protocol::{Key, Message, MessageId, Subject, SubjectPattern};
 use quipu_queue::journal::JournalConfig;
 use quipu_queue::{
-    Consumer, Delivery, Durability, Mode, Offset, OnFull, Outcome, Published, QueueLimits, QueueSettings, Redrive,
-    Retention, Settle, Settlement, Start, Store, StoreConfig, Token,
+    Consumer, Delivery, Durability, Mode, Offset, OnFull, Outcome, Output, Published, QueueLimits, QueueSettings,
+    Redrive, Retention, Settle, Settlement, Start, Store, StoreConfig, Target, Token,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ fn main() -> anyhow::Result<()> {
     if let [directory, file] = &arguments[..] {
         return Ok(std::fs::write(file, dump::dump(Path::new(directory)))?);
     }
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2.hex");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v3.hex");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let directory = runtime.block_on(make())?;
     Ok(std::fs::write(file, dump::dump(directory.path()))?)
@@ -57,6 +57,7 @@ async fn make() -> anyhow::Result<tempfile::TempDir> {
     log.settle(&acked, &[7]).await?;
     workers.settle(&acked, &[0, 2]).await?;
     let clerk = Hands::join(&store, "orders-dead", "clerk", Mode::Shared).await?;
+    operate(&store).await?;
     store.compact().await?;
     // Nothing has changed since, so that no checkpoint is due.
     std::fs::copy(live.path().join("state.redb"), copy.path().join("state.redb"))?;
@@ -67,6 +68,7 @@ async fn make() -> anyhow::Result<tempfile::TempDir> {
     let only = Box::new(|_: Offset, message: &Message| message.id.as_str() == "o3");
     let redrive = Redrive { queue: "orders-dead".into(), from: Offset(0), look: 10, take: 10, only, dry_run: false };
     anyhow::ensure!(store.redrive(redrive).await?.is_some_and(|said| said.moved.len() == 1), "o3 is driven back");
+    operate_more(&store).await?;
     std::fs::create_dir(copy.path().join("journal"))?;
     for name in ["journal/000.journal", "journal/001.journal"] {
         std::fs::copy(live.path().join(name), copy.path().join(name))?;
@@ -74,6 +76,37 @@ async fn make() -> anyhow::Result<tempfile::TempDir> {
     drop((shop, log, workers, kept, clerk));
     store.stop().await?;
     Ok(copy)
+}
+
+/// What operators did before the checkpoint …
+async fn operate(store: &Store) -> anyhow::Result<()> {
+    set_records(store, &[("plugin/a", Some("one")), ("plugin/b", Some("two"))]).await?;
+    publish(store, "early", 'e', 1..=2).await?;
+    store.remove_queue("early").await??;
+    store.define_subscription("kept", "idle", None, Start::First).await?;
+    store.set_paused("kept", "idle", true).await??;
+    store.define_subscription("audit", "replay", Some(Mode::Shared), Start::New).await?;
+    publish(store, "extra", 'x', 1..=3).await
+}
+
+/// … and behind it.
+async fn operate_more(store: &Store) -> anyhow::Result<()> {
+    set_records(store, &[("plugin/b", None), ("plugin/c", Some("three"))]).await?;
+    store.seek("audit", "replay", Start::First).await??;
+    store.remove_subscription("extra", "nobody").await??;
+    store.purge("extra").await??;
+    let target = Target::Subject(Subject::new("extra")?);
+    let output = Output { target, header: message("extra", "t1").encode_header(), payload: None };
+    let taken = Published::new(&message("inline", "t0"), true).with_outputs(vec![output]).taken();
+    store.publish(vec![taken]).await?.remove(0)?;
+    publish(store, "late", 'l', 1..=2).await?;
+    store.remove_queue("late").await??;
+    Ok(())
+}
+
+async fn set_records(store: &Store, records: &[(&str, Option<&'static str>)]) -> anyhow::Result<()> {
+    let records = records.iter().map(|(key, text)| ((*key).to_owned(), text.map(|text| text.as_bytes().into())));
+    Ok(store.set_records(records.collect()).await??)
 }
 
 async fn define(store: &Store) -> anyhow::Result<()> {
@@ -90,10 +123,14 @@ async fn define(store: &Store) -> anyhow::Result<()> {
         QueueSettings { durability: Durability::Memory, ..settings("seen", "seen.>")? },
         QueueSettings { limits, ..settings("small", "small.>")? },
         settings("kept", "kept.>")?,
+        settings("early", "early.>")?,
+        settings("extra", "extra.>")?,
+        settings("late", "late.>")?,
     ];
     for queue in queues {
         store.define_queue(queue).await??;
     }
+    store.define_subscription("extra", "nobody", None, Start::First).await?;
     Ok(())
 }
 

@@ -275,6 +275,17 @@ impl Mode {
     }
 }
 
+impl OnFull {
+    /// Its name in listings and configurations.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reject => "reject",
+            Self::DropOldest => "drop-oldest",
+            Self::Block => "block",
+        }
+    }
+}
+
 impl Durability {
     /// Its name in listings and configurations.
     pub fn as_str(self) -> &'static str {

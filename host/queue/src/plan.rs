@@ -62,8 +62,8 @@ pub(crate) struct Plan<'a> {
     definitions: HashMap<String, QueueDefinition>,
     queues_made: u32,
     subscriptions_made: HashMap<(QueueId, String), SubscriptionId>,
-    /// The queue that this commit removes.
-    removed: Option<QueueId>,
+    /// The queue that this commit removes or purges.
+    emptied: Option<QueueId>,
 }
 
 /// What a commit will be.
@@ -121,7 +121,7 @@ impl<'a> Plan<'a> {
             definitions: HashMap::new(),
             queues_made: 0,
             subscriptions_made: HashMap::new(),
-            removed: None,
+            emptied: None,
         }
     }
 

@@ -213,13 +213,13 @@ impl State {
     /// Where the first message of this id went. One that went to queues which are all removed since is forgotten with
     /// them.
     pub(crate) fn remembered(&self, key: DedupKey) -> Option<Vec<(QueueId, Offset)>> {
-        let (lasting, volatile) = (self.dedup.find(key), self.dedup_volatile.find(key));
-        let places = match (lasting, volatile) {
-            (Some(lasting), Some(volatile)) => lasting.into_iter().chain(volatile).collect(),
-            (lasting, volatile) => lasting.or(volatile)?,
-        };
         let is_there = |(id, _): &(QueueId, Offset)| self.queues.contains_key(id);
-        (places.is_empty() || places.iter().any(is_there)).then_some(places)
+        let counts = |places: &Vec<(QueueId, Offset)>| places.is_empty() || places.iter().any(is_there);
+        let (lasting, volatile) = (self.dedup.find(key).filter(counts), self.dedup_volatile.find(key).filter(counts));
+        match (lasting, volatile) {
+            (Some(lasting), Some(volatile)) => Some(lasting.into_iter().chain(volatile).collect()),
+            (lasting, volatile) => lasting.or(volatile),
+        }
     }
 
     /// Forgets ids that are older than the window at this time.

@@ -120,6 +120,41 @@ async fn a_store_of_format_2_goes_on() {
     check_format_2(&store).await;
 }
 
+#[tokio::test]
+async fn a_store_of_format_3_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    dump::restore(include_str!("golden/v3.hex"), directory.path());
+    let report = inspect(directory.path()).expect("a store");
+    assert!(report.is_sound() && report.format == Some(3) && report.records > 0, "{report}");
+    for _ in 0..2 {
+        let store = Store::open(&config(directory.path())).expect("the store");
+        check_format_2(&store).await;
+        check_format_3(&store).await;
+        store.stop().await.expect("a clean stop");
+        let report = inspect(directory.path()).expect("a store");
+        assert!(report.is_sound() && report.format == Some(FORMAT), "{report}");
+    }
+}
+
+/// What operators did.
+async fn check_format_3(store: &Store) {
+    let records = store.records("plugin/").await.expect("a store");
+    let records: Vec<(&str, &[u8])> = records.iter().map(|(key, value)| (key.as_str(), &value[..])).collect();
+    assert_eq!(records, [("plugin/a", &b"one"[..]), ("plugin/c", b"three")]);
+    let queues: Vec<String> = store.info().await.expect("a store").queues.into_iter().map(|queue| queue.name).collect();
+    assert_eq!(queues, ["audit", "extra", "jobs", "kept", "orders", "orders-dead", "seen", "small"]);
+    let kept = info(store, "kept").await;
+    let idle = kept.subscriptions.iter().find(|s| s.name == "idle").expect("it");
+    assert_eq!((idle.paused, idle.waiting, idle.ledger()), (true, 4, (4, 4)));
+    let audit = info(store, "audit").await;
+    let replay = audit.subscriptions.iter().find(|s| s.name == "replay").expect("it");
+    assert_eq!((replay.counts.sought_back, replay.waiting, replay.ledger()), (5, 5, (5, 5)));
+    let extra = info(store, "extra").await;
+    assert_eq!((extra.messages, extra.first_offset, extra.subscriptions.len()), (1, 3, 0));
+    let last = store.peek_last("extra", 9).await.expect("a store").expect("the queue");
+    assert_eq!(last[0].1.payload, "payload of t0");
+}
+
 async fn check_format_2(store: &Store) {
     let orders = drain(store, "orders", "shop").await;
     // Both o3 and o8 were given up; o3 was driven back, behind the others.

@@ -483,3 +483,49 @@ async fn messages_are_looked_at_without_being_consumed() {
     assert!(!found.done && found.looked == 1, "{found:?}");
     assert_eq!(info(&store, "q").await.messages, 15);
 }
+
+#[tokio::test]
+async fn what_operators_did_is_in_a_backup_and_is_salvaged() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&config(directory.path())).expect("a store");
+    for name in ["q", "gone", "late"] {
+        queue(&store, name).await;
+        publish(&store, name, 0..4).await;
+        assert_eq!(store.define_subscription(name, "s", None, Start::First).await, Ok(true));
+    }
+    set(&store, &[("a", Some("one")), ("b", Some("two")), ("c", Some("three"))]).await.expect("set");
+    store.remove_queue("gone").await.expect("a store").expect("it");
+    store.set_paused("q", "s", true).await.expect("a store").expect("it");
+    set(&store, &[("a", None)]).await.expect("set");
+    let copies = tempfile::tempdir().expect("a directory");
+    let backup = copies.path().join("backup");
+    store.backup(backup.clone()).await.expect("a copy");
+    // Behind the checkpoint.
+    set(&store, &[("b", None), ("c", Some("trois"))]).await.expect("set");
+    store.seek("q", "s", Start::Offset(Offset(2))).await.expect("a store").expect("it");
+    store.remove_queue("late").await.expect("a store").expect("it");
+    let killed = copies.path().join("killed");
+    std::fs::create_dir_all(killed.join("journal")).expect("a directory");
+    for name in ["state.redb", "journal/000.journal", "journal/001.journal", "journal/002.journal"] {
+        std::fs::copy(directory.path().join(name), killed.join(name)).expect("copied");
+    }
+    let (saved, blind) = (copies.path().join("saved"), copies.path().join("blind"));
+    let report = quipu_queue::salvage(&killed, &saved).expect("a new store");
+    assert!(report.lost.is_empty(), "{report}");
+    // With the journal alone, which has all of it still.
+    std::fs::remove_file(killed.join("state.redb")).expect("removed");
+    quipu_queue::salvage(&killed, &blind).expect("a new store");
+    for (path, queues, records) in [
+        (backup, vec!["late", "q"], pairs(&[("b", "two"), ("c", "three")])),
+        (saved, vec!["q"], pairs(&[("c", "trois")])),
+        (blind, vec!["q"], pairs(&[("c", "trois")])),
+    ] {
+        let store = Store::open(&config(&path)).expect("a store");
+        assert_eq!(store.records("").await.expect("a store"), records, "{}", path.display());
+        let known: Vec<String> =
+            store.info().await.expect("a store").queues.into_iter().map(|queue| queue.name).collect();
+        assert_eq!(known, queues, "{}", path.display());
+        assert!(subscription(&store, "q", "s").await.paused, "{}", path.display());
+        store.stop().await.expect("a clean stop");
+    }
+}

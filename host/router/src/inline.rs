@@ -109,19 +109,25 @@ impl Inline {
         self.is_any() && self.routes().iter().any(|route| route.is_for(subject))
     }
 
-    /// Runs the routes on messages, on the workers of plugins; each message by itself, those of one call in order. Holds
-    /// no more than it is given, and waits as long as there is other work.
+    /// Runs the routes on messages, on the workers of plugins; each message by itself, those of one call in order. Waits
+    /// as long as there is other work.
+    ///
+    /// Past a mebibyte of outputs it comes back with what it has, one at least: the rest is to be asked again. A route
+    /// may see a message twice then, where another one behind it made so much.
     ///
     /// Cancelled, it forgets them; what was begun is finished and thrown away.
     pub async fn admit(&self, messages: Vec<Message>) -> Vec<Admitted> {
         let mut admitted: Vec<Admitted> = messages.iter().map(|_| Ok(Admission::default())).collect();
         for route in self.routes().iter() {
             let is_meant = |n: &usize| admitted[*n].is_ok() && route.is_for(&messages[*n].subject);
-            let meant: Vec<usize> = (0..messages.len()).filter(is_meant).collect();
+            let meant: Vec<usize> = (0..admitted.len()).filter(is_meant).collect();
             if meant.is_empty() {
                 continue;
             }
             let made = route.ask(meant.iter().map(|n| messages[*n].clone()).collect()).await;
+            if let Some(first_left) = meant.get(made.len()) {
+                admitted.truncate(*first_left);
+            }
             for (n, made) in meant.into_iter().zip(made) {
                 match (&mut admitted[n], made) {
                     (Ok(all), Ok(one)) => all.add(one),

@@ -1,7 +1,8 @@
 //! Routes: from a queue, through a condition and a chain of plugins, to subjects.
 //!
 //! A route is a named subscription of its queue. What it makes of a message (outputs, and the settlement of the input)
-//! is one commit of the store, so that between queues of one router each message takes effect exactly once.
+//! is one commit of the store, so that between queues of one router each message takes effect exactly once. An
+//! [inline](Inline) route runs as messages are published, and its outputs go into their commit.
 //!
 //! Deliberately not here: WebAssembly (plugins are seen through [`quipu_runtime::Plugin`]), the network, and any thread
 //! of the asynchronous runtime: plugins run on the [workers].

@@ -3,7 +3,7 @@
 //! Off, it costs one look at a number for each message. Sampled, it knows all of some messages rather than some of all:
 //! what was made of a message is in it where the message is.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -75,7 +75,7 @@ pub enum What {
     /// What a subscription did with it is durable.
     Settled { subscription: String, outcome: String },
     /// A consumer has it.
-    Delivered { queue: String, subscription: String, consumer: String, attempt: u32 },
+    Delivered { queue: String, subscription: String, consumer: Option<String>, attempt: u32 },
     /// It went to a dead-letter queue.
     DeadLettered { subscription: String, reason: String },
 }
@@ -153,13 +153,23 @@ impl TraceLog {
         ring.shrink();
     }
 
-    /// What is known of a message, of those that it was made of and of those that were made of it, in order. Looks
-    /// through the whole log.
+    /// What is known of a message, of those that it was made of and of those that were made of it, in order; that it was
+    /// published comes first, though its publisher hears of that when routes may be at work already. Looks through the
+    /// whole log.
     pub fn show(&self, id: &str) -> Vec<Event> {
         let ring = lock(&self.ring);
         let of = |up: bool| ring.related(id, up);
         let related: HashSet<&str> = of(true).into_iter().chain(of(false)).collect();
-        ring.events.iter().filter(|event| related.contains(event.id.as_str())).cloned().collect()
+        let mut first: HashMap<&str, usize> = HashMap::new();
+        let mut events = Vec::new();
+        for event in ring.events.iter().filter(|event| related.contains(event.id.as_str())) {
+            let place = events.len();
+            let first = *first.entry(&event.id).or_insert(place);
+            let is_published = matches!(event.what, What::Published { .. });
+            events.push((if is_published { (first, 0) } else { (place, 1) }, event));
+        }
+        events.sort_by_key(|(place, _)| *place);
+        events.into_iter().map(|(_, event)| event.clone()).collect()
     }
 
     /// How full it is.
@@ -217,7 +227,9 @@ impl Event {
             }
             What::Outputs { route, made } => route.len() + pairs(made),
             What::Settled { subscription, outcome } => subscription.len() + outcome.len(),
-            What::Delivered { queue, subscription, consumer, .. } => queue.len() + subscription.len() + consumer.len(),
+            What::Delivered { queue, subscription, consumer, .. } => {
+                queue.len() + subscription.len() + consumer.as_ref().map_or(0, String::len)
+            }
             What::DeadLettered { subscription, reason } => subscription.len() + reason.len(),
         };
         EVENT_BYTES + self.id.len() + texts
@@ -260,6 +272,15 @@ mod tests {
         assert_eq!(shown("root"), ["root", "a", "b", "a1", "a2"]);
         assert_eq!(shown("b1"), ["root", "b"]);
         assert!(shown("nobody").is_empty());
+        let published = What::Published {
+            subject: "x".into(),
+            publisher: String::new(),
+            outcome: "stored".into(),
+            places: vec![("q".into(), 7)],
+        };
+        log.add("b", published.clone());
+        let b = log.show("b").into_iter().map(|event| event.what == published).collect::<Vec<_>>();
+        assert_eq!(b, [false, true, false], "after what it was made of, before what was made of it");
         log.configure(TraceMode::Off, 1 << 20);
         assert_eq!((log.info().events, log.info().bytes), (0, 0));
     }

@@ -138,10 +138,9 @@ pub(crate) fn check(config: &Config) -> Result<Vec<String>, TlsError> {
     if config.tls.is_none() { Ok(Vec::new()) } else { Ok(Prepared::new(config.listen.quic, config)?.notes) }
 }
 
-/// The admin methods whose right is written down; any other needs `admin`.
-#[cfg(test)]
-pub(crate) fn methods() -> Vec<&'static str> {
-    rights::METHODS.iter().map(|(method, _)| *method).collect()
+/// The admin methods.
+pub(crate) fn methods() -> impl Iterator<Item = &'static str> {
+    rights::METHODS.iter().map(|(method, _)| *method)
 }
 
 #[cfg(test)]

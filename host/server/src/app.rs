@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use quipu_queue::journal::JournalConfig;
 use quipu_queue::{QueueSettings, Start, Store, StoreConfig};
-use quipu_router::{ChainSettings, Condition, InlineSettings, OnError, Order, RouteSettings, Router};
+use quipu_router::{ChainSettings, Condition, InlineSettings, OnError, Order, RouteError, RouteSettings, Router};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::Access;
-use crate::config::{self, Config, InlineConfig, QueueConfig, RouteConfig};
+use crate::config::{self, Config, QueueConfig, RouteConfig, Source};
 use crate::listener::{self, Listener};
+use crate::live::Live;
 use crate::plugins::{Chains, Plugins, Prepared, figures, watch};
 use crate::services::Services;
 
@@ -32,10 +33,10 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// Binds the socket, opens the store, loads the plugins and starts the routes. Nothing is accepted yet.
-    pub(crate) async fn start(config: Config, access: Arc<Access>) -> Result<Self> {
+    /// Binds the socket, opens the store, loads the plugins and starts the routes. Nothing is accepted yet. `file` is where
+    /// the configuration is read from again.
+    pub(crate) async fn start(config: Config, file: Option<PathBuf>, access: Arc<Access>) -> Result<Self> {
         let socket = listener::bind(config.listen.quic)?;
-        let config = Arc::new(config);
         let store_config = StoreConfig {
             journal: JournalConfig {
                 segments: config.store.journal_segments,
@@ -47,6 +48,8 @@ impl App {
         };
         // Recovery takes its time, and blocks.
         let store = tokio::task::spawn_blocking(move || Store::open(&store_config)).await??;
+        let live = Live::start(config, file, &store).await?;
+        let config = live.config();
         let plugins = Arc::new(Plugins::open(&config, store.clone()).await?);
         let listener = Listener::new(socket, access.server_config()?, &store, &config.limits)?;
         for queue in &config.queues {
@@ -57,14 +60,16 @@ impl App {
         }
         let router = Router::start(store.clone(), config.plugins.workers).context("cannot start plugin workers")?;
         for route in &config.routes {
-            router.add(plugins.route(&config, route).await?).await?;
-        }
-        for route in &config.inline {
-            router.add_inline(plugins.inline(&config, route).await?)?;
+            add(&router, plugins.route(&config, route).await?).await?;
         }
         plugins.take_in_all(&config).await;
-        let services = Arc::new(Services::new(store, router, plugins, access, config.clone()));
+        let services = Arc::new(Services::new(store, router, plugins, live, access));
         Ok(Self { listener, services, watch: config.plugins.watch.clone(), grace: config.listen.grace })
+    }
+
+    /// What it consists of.
+    pub(crate) fn services(&self) -> Arc<Services> {
+        self.services.clone()
     }
 
     /// Where clients connect.
@@ -95,7 +100,7 @@ impl App {
     }
 }
 
-fn settings_of(queue: &QueueConfig) -> QueueSettings {
+pub(crate) fn settings_of(queue: &QueueConfig) -> QueueSettings {
     QueueSettings {
         name: queue.name.clone(),
         subjects: queue.subjects.clone(),
@@ -110,14 +115,39 @@ fn settings_of(queue: &QueueConfig) -> QueueSettings {
     }
 }
 
+/// Starts a route of either kind.
+pub(crate) async fn add(router: &Router, settings: Settings) -> Result<(), RouteError> {
+    match settings {
+        Settings::Queue(settings) => router.add(*settings).await,
+        Settings::Inline(settings) => router.add_inline(*settings),
+    }
+}
+
+/// What a route is, by where its messages come from.
+pub(crate) enum Settings {
+    /// From a queue.
+    Queue(Box<RouteSettings>),
+    /// From those who publish.
+    Inline(Box<InlineSettings>),
+}
+
 /// A route with these chains.
-pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<RouteSettings> {
+pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<Settings> {
     let Prepared { chains, held } = prepared;
     let ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after } =
         chain_settings(route, chains)?;
-    Ok(RouteSettings {
-        name: route.name.clone(),
-        from: route.from.as_str().to_owned(),
+    let name = route.name.clone();
+    let from = match &route.source {
+        Source::Queue(from) => from.as_str().to_owned(),
+        Source::Inline(on) => {
+            let on = on.clone();
+            let settings = InlineSettings { name, on, when, otherwise, plugins, to, on_broken, broken_after, held };
+            return Ok(Settings::Inline(Box::new(settings)));
+        }
+    };
+    Ok(Settings::Queue(Box::new(RouteSettings {
+        name,
+        from,
         start: match route.start {
             config::Start::First => Start::First,
             config::Start::New => Start::New,
@@ -134,7 +164,7 @@ pub(crate) fn route_settings(route: &RouteConfig, prepared: Prepared) -> Result<
         on_broken,
         broken_after,
         held,
-    })
+    })))
 }
 
 /// What of a route changes while it runs, with these chains.
@@ -149,26 +179,9 @@ pub(crate) fn chain_settings(route: &RouteConfig, chains: Chains) -> Result<Chai
             backoff_ms: route.on_error.backoff.iter().map(|step| millis(*step)).collect(),
             then: route.on_error.then.as_ref().map(|name| name.as_str().to_owned()),
         },
-        ..ChainSettings::new(chains)
-    })
-}
-
-/// An inline route with these chains.
-pub(crate) fn inline_settings(route: &InlineConfig, prepared: Prepared) -> Result<InlineSettings> {
-    let Prepared { chains, held } = prepared;
-    let ChainSettings { when, otherwise, plugins, to, .. } = inline_chain_settings(route, chains)?;
-    let settings = InlineSettings::new(&route.name, route.on.clone());
-    Ok(InlineSettings { when, otherwise, plugins, to, held, ..settings })
-}
-
-/// What of an inline route changes while it runs, with these chains.
-pub(crate) fn inline_chain_settings(route: &InlineConfig, chains: Chains) -> Result<ChainSettings> {
-    let when = route.when.as_deref().map(Condition::new).transpose();
-    Ok(ChainSettings {
-        when: when.with_context(|| format!("route {:?}: when", route.name))?,
-        otherwise: route.otherwise.clone(),
-        to: route.to.clone(),
-        ..ChainSettings::new(chains)
+        on_broken: route.on_broken,
+        broken_after: route.broken_after,
+        plugins: chains,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod check;
 mod connect;
+mod define;
 mod demo;
 mod ledger;
 mod list;
@@ -55,6 +56,9 @@ enum Command {
     /// Queues of a running router.
     #[command(subcommand)]
     Queue(list::QueueCommand),
+    /// Subscriptions of a running router.
+    #[command(subcommand)]
+    Subscription(define::SubscriptionCommand),
     /// Routes of a running router.
     #[command(subcommand)]
     Route(list::RouteCommand),
@@ -63,6 +67,10 @@ enum Command {
     Plugin(plugin::PluginCommand),
     #[command(hide = true)]
     CompilePlugin(plugin::compile::Args),
+    /// Makes a running router what its configuration file says now, or says why not and changes nothing.
+    Reload(define::ReloadArgs),
+    /// Shows what `reload` would change.
+    Diff(define::ReloadArgs),
     /// Users of the configuration: tokens and fingerprints for it.
     #[command(subcommand)]
     User(user::UserCommand),
@@ -101,6 +109,9 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Status(args) => status::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Queue(command) => list::queues(command).await,
+        Command::Subscription(command) => define::subscriptions(command).await,
+        Command::Reload(args) => define::reload(args).await,
+        Command::Diff(args) => define::diff(args).await,
         Command::Route(command) => list::routes(command).await,
         Command::Plugin(command) => plugin::run(command).await,
         Command::CompilePlugin(args) => plugin::compile::run(&args),

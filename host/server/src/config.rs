@@ -4,6 +4,8 @@
 //! makes of its own configuration and whether `when` compiles is for those who load them.
 
 mod check;
+mod definitions;
+mod diff;
 mod graph;
 mod limits;
 mod notes;
@@ -26,9 +28,11 @@ use quipu_queue::{Durability, QueueLimits, Retention};
 use quipu_runtime::Isolation;
 use serde::Deserialize;
 
+pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind};
+pub(crate) use diff::{Change, Difference, diff};
 pub(crate) use limits::LimitsConfig;
 pub(crate) use problem::Problem;
-use quipu_router::Template;
+use quipu_router::{OnBroken, Template};
 pub(crate) use units::ByteSize;
 pub(crate) use users::{ANONYMOUS, Read, UserConfig};
 
@@ -69,8 +73,6 @@ pub(crate) struct Config {
     pub(crate) queues: Vec<QueueConfig>,
     /// `[[route]]`, in the file's order.
     pub(crate) routes: Vec<RouteConfig>,
-    /// Those of them with `on`, in the file's order.
-    pub(crate) inline: Vec<InlineConfig>,
 }
 
 /// Where clients connect.
@@ -115,7 +117,7 @@ pub(crate) struct StoreConfig {
 pub(crate) struct PluginsConfig {
     /// `dir`: where `NAME.wasm` is looked for. Default none.
     pub(crate) dir: Option<PathBuf>,
-    /// `workers`: threads that run plugins. Default one for each core, 2 to 16; 2 to 256.
+    /// `workers`: threads that run plugins; no route holds all of them. Default one more than cores, 3 to 17; 2 to 256.
     pub(crate) workers: usize,
     /// `watch`: a directory whose changed `NAME.wasm` are pushed, and deployed to every route that uses NAME. For
     /// development. Default none.
@@ -187,8 +189,8 @@ pub(crate) struct QueueConfig {
 pub(crate) struct RouteConfig {
     /// `name`: letters, digits, `-` and `_`; also the name of its subscription.
     pub(crate) name: String,
-    /// `from`: a queue of this configuration.
-    pub(crate) from: Subject,
+    /// `from` or `on`.
+    pub(crate) source: Source,
     /// `start`: where its subscription starts when it is new. Default `first`.
     pub(crate) start: Start,
     /// `when`: a CEL expression, not yet compiled.
@@ -204,28 +206,23 @@ pub(crate) struct RouteConfig {
     pub(crate) parallel: usize,
     /// `order`: which messages keep theirs. Default `key`.
     pub(crate) order: Order,
-    /// `on_error`.
+    /// `on_error`. An inline route has one attempt.
     pub(crate) on_error: OnError,
+    /// `on_broken`: what becomes of messages once a plugin fails on everything: `hold`, `bypass` or `dead-letter`. Default
+    /// hold.
+    pub(crate) on_broken: OnBroken,
+    /// `broken_after`: different messages in a row that a plugin fails on before that. Default 10; 1 to 1,000.
+    pub(crate) broken_after: u32,
 }
 
-/// An inline route.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct InlineConfig {
-    /// `name`: unique among all routes.
-    pub(crate) name: String,
-    /// `on`: the subjects on whose messages it runs, as these are published and before anything is stored. 1 to 64
+/// Where a route's messages come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// `from`: a queue of this configuration.
+    Queue(Subject),
+    /// `on`: subjects on whose messages it runs inline, as these are published and before anything is stored. 1 to 64
     /// patterns.
-    pub(crate) on: Vec<SubjectPattern>,
-    /// `when`: as of other routes.
-    pub(crate) when: Option<String>,
-    /// `else`: where copies of those messages go that `when` refuses. Empty: nowhere.
-    pub(crate) otherwise: Vec<Template>,
-    /// `plugins`: the chain.
-    pub(crate) plugins: Vec<PluginUse>,
-    /// `to`: where messages go after the chain. Empty only where there are plugins, which may say where.
-    pub(crate) to: Vec<Template>,
-    /// `parallel`: publishers whose messages are worked on at once. Default 1; 1 to 64.
-    pub(crate) parallel: usize,
+    Inline(Vec<SubjectPattern>),
 }
 
 /// Which messages of a route keep their order.
@@ -292,6 +289,12 @@ pub(crate) enum ConfigError {
         /// In the file's order, at least one.
         problems: Vec<Problem>,
     },
+    /// What is in it together with what was defined at run time.
+    #[error("{}", .lines.join("\n"))]
+    Composed {
+        /// Each problem with its place, at least one.
+        lines: Vec<String>,
+    },
 }
 
 impl Config {
@@ -301,9 +304,7 @@ impl Config {
     ///
     /// [`ConfigError`] says everything that is wrong, with file, line, column and key.
     pub(crate) fn load(path: &Path) -> Result<Self, ConfigError> {
-        let read_error = |source| ConfigError::Read { path: path.into(), source };
-        let text = std::fs::read_to_string(path).map_err(read_error)?;
-        Self::parse(&text, &path.display().to_string(), path.parent().unwrap_or(Path::new("")))
+        Self::load_with(path, &[]).map(|composed| composed.config)
     }
 
     /// As [`Config::load`], of a text; relative paths in it begin at `base_dir`.
@@ -312,10 +313,24 @@ impl Config {
     ///
     /// As [`Config::load`].
     pub(crate) fn parse(text: &str, file_name: &str, base_dir: &Path) -> Result<Self, ConfigError> {
-        let invalid = |problems| ConfigError::Invalid { file: file_name.into(), problems };
-        let toml = toml::Deserializer::parse(text).map_err(|e| invalid(vec![Problem::syntax(text, &e)]))?;
-        let raw = serde_path_to_error::deserialize(toml).map_err(|e| invalid(vec![Problem::shape(text, &e)]))?;
-        check::check(raw, text, base_dir).map_err(invalid)
+        Self::compose(text, file_name, base_dir, &[]).map(|composed| composed.config)
+    }
+}
+
+impl RouteConfig {
+    /// The queue that it reads; none of an inline route.
+    pub(crate) fn queue(&self) -> Option<&Subject> {
+        self.source.queue()
+    }
+}
+
+impl Source {
+    /// The queue, where it is one.
+    pub(crate) fn queue(&self) -> Option<&Subject> {
+        match self {
+            Self::Queue(name) => Some(name),
+            Self::Inline(_) => None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod app;
 mod commands;
 mod config;
 mod listener;
+mod live;
 mod memory;
 mod plugins;
 mod services;

@@ -114,6 +114,7 @@ fn store(config: &Config) -> Vec<Line> {
             bounds::CHUNKS_CACHED as u64 * chunk,
             format!("{} chunks of {}", bounds::CHUNKS_CACHED, size(chunk)),
         ),
+        line("records", bounds::RECORDS_BYTES as u64, size(bounds::RECORDS_BYTES as u64)),
         line("message ids", windows * ids * id, format!("{windows} × {ids} ids of {id} bytes")),
         line(
             "queues in memory alone",
@@ -126,7 +127,8 @@ fn store(config: &Config) -> Vec<Line> {
 }
 
 fn in_flight(config: &Config) -> Line {
-    let of = |route: &RouteConfig| config.queues.iter().find(|q| q.name == route.from).map_or(0, |q| q.in_flight_max);
+    let read = |route: &RouteConfig| config.queues.iter().find(|queue| Some(&queue.name) == route.queue());
+    let of = |route: &RouteConfig| read(route).map_or(0, |queue| queue.in_flight_max);
     let of_routes: u64 = config.routes.iter().map(|route| u64::from(of(route))).sum();
     let largest = config.queues.iter().map(|queue| queue.in_flight_max).max().unwrap_or(0);
     let messages = of_routes + u64::from(largest) * config.limits.consumers as u64;

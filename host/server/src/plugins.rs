@@ -12,7 +12,6 @@ pub(crate) mod figures;
 pub(crate) mod offline;
 mod prepare;
 mod push;
-pub(crate) mod route;
 mod store;
 pub(crate) mod upload;
 pub(crate) mod version;
@@ -23,16 +22,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result};
 use quipu_queue::Store;
-use quipu_router::{InlineSettings, RouteSettings};
 use quipu_runtime::{Limits, Recycle, Runtime, RuntimeConfig, Use};
 
-use crate::config::{Config, InlineConfig, PluginConfig, PluginUse, RouteConfig};
+use crate::app::Settings;
+use crate::config::{Config, PluginConfig, PluginUse, RouteConfig};
 pub(crate) use blobs::Blobs;
 pub(crate) use compile::{CompileLimits, Compiler};
 pub(crate) use offline::Offline;
 pub(crate) use prepare::{Chains, Prepared};
 pub(crate) use push::Push;
-use route::Route;
 use store::PluginStore;
 pub(crate) use version::check_tag;
 
@@ -73,18 +71,15 @@ impl Plugins {
     /// # Errors
     ///
     /// What is wrong with the configuration and its files. Nothing that runs is changed.
-    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig) -> Result<RouteSettings> {
-        crate::app::route_settings(route, self.prepare(config, Route::Queue(route)).await?)
+    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig) -> Result<Settings> {
+        crate::app::route_settings(route, self.prepare(config, route).await?)
     }
+}
 
-    /// As [`Plugins::route`], of an inline route.
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    pub(crate) async fn inline(&self, config: &Config, route: &InlineConfig) -> Result<InlineSettings> {
-        crate::app::inline_settings(route, self.prepare(config, Route::Inline(route)).await?)
-    }
+/// The routes that use a plugin.
+fn routes_with(config: &Config, name: &str) -> Vec<RouteConfig> {
+    let uses = |route: &&RouteConfig| route.plugins.iter().any(|plugin| plugin.name == name);
+    config.routes.iter().filter(uses).cloned().collect()
 }
 
 /// One use of a plugin, with what the configuration grants it.
@@ -102,7 +97,7 @@ fn r#use(config: &Config, route: &str, plugin: &PluginUse) -> Use {
 
 /// Every plugin that a route uses or that the configuration names.
 fn names(config: &Config) -> BTreeSet<String> {
-    let used = Route::all(config).flat_map(Route::plugins).map(|plugin| &plugin.name);
+    let used = config.routes.iter().flat_map(|route| &route.plugins).map(|plugin| &plugin.name);
     used.chain(config.plugin.keys()).cloned().collect()
 }
 
@@ -117,7 +112,7 @@ fn limits(settings: &PluginConfig) -> Limits {
 
 /// How large the pool of instances is: every chain can be made once more while it serves.
 fn sizes(config: &Config) -> RuntimeConfig {
-    let uses: usize = Route::all(config).map(|route| route.plugins().len() * route.parallel()).sum();
+    let uses: usize = config.routes.iter().map(|route| route.plugins.len() * route.parallel).sum();
     let twice = u32::try_from(uses * 2).unwrap_or(u32::MAX).saturating_add(INSTANCES_SPARE);
     let instances = config.plugins.instances.unwrap_or(twice.clamp(INSTANCES_MIN, INSTANCES_MAX));
     let memories = instances.saturating_mul(MEMORIES_EACH).min(MEMORIES_MAX);

@@ -11,6 +11,7 @@ use quipu_router::Router;
 use crate::access::Access;
 use crate::config::{Config, LimitsConfig};
 use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
+use crate::live::Live;
 use crate::plugins::Plugins;
 
 /// Shared by all sessions.
@@ -19,9 +20,10 @@ pub(crate) struct Services {
     pub(crate) store: Store,
     /// The routes.
     pub(crate) router: Router,
+    /// The configuration that it runs by.
+    pub(crate) live: Live,
     /// Every version of every plugin, and how routes come to another.
     pub(crate) plugins: Arc<Plugins>,
-    config: Arc<Config>,
     /// Who may do what.
     pub(crate) access: Arc<Access>,
     /// What may wait and be open at once.
@@ -45,16 +47,10 @@ pub(crate) struct Places {
 }
 
 impl Services {
-    pub(crate) fn new(
-        store: Store,
-        router: Router,
-        plugins: Arc<Plugins>,
-        access: Arc<Access>,
-        config: Arc<Config>,
-    ) -> Self {
-        let limits = config.limits.clone();
+    pub(crate) fn new(store: Store, router: Router, plugins: Arc<Plugins>, live: Live, access: Arc<Access>) -> Self {
+        let limits = live.config().limits.clone();
         Self {
-            config,
+            live,
             store,
             router,
             plugins,
@@ -73,7 +69,7 @@ impl Services {
 impl Services {
     /// The configuration that the router runs by now.
     pub(crate) fn config(&self) -> Arc<Config> {
-        self.config.clone()
+        self.live.config()
     }
 }
 

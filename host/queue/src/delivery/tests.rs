@@ -78,7 +78,7 @@ impl Play {
     /// Plays a script: `+N` N more messages, `+xy.` one each with key x, key y and none; `join a`, `leave a`, `a=N`
     /// credit of a in total, `a~N` window of a in total, `size N` of the messages from now on; `ack T`, `through T` all up
     /// to it, `nack T MS`, `late T MS` the same for an expired one, `refuse T`, `back T`, `extend T MS`; `crash O N` so
-    /// many crashes of an offset, `isolated O`, `trim O`, `remove O`, `durable O` the mark; `max N` in flight; `~MS` time
+    /// many crashes of an offset, `isolated O`, `trim O`, `remove O`, `seek O`, `durable O` the mark; `pause`, `resume`; `max N` in flight; `~MS` time
     /// passes. Returns what is delivered, as `a<-OFFSET#TOKEN` with `/ATTEMPT` after the first, `!` for returned, `^` for
     /// expired and `?` for crashed ones; `expire T`, `mark O`, `alone O`, `free O`; `stale T` for a token that was.
     fn play(&mut self, script: &str) -> String {
@@ -118,6 +118,14 @@ impl Play {
             ["max", count] => {
                 let in_flight_max = usize::try_from(number(count)).expect("a count");
                 self.delivery.set_terms(Terms { in_flight_max, ..self.delivery.terms });
+                Event::Tick
+            }
+            ["seek", offset] => {
+                (self.known.gone, self.known.marks) = ((0..number(offset)).collect(), BTreeMap::new());
+                Event::Sought(Offset(number(offset)))
+            }
+            ["pause" | "resume"] => {
+                self.delivery.set_terms(Terms { paused: step == "pause", ..self.delivery.terms });
                 Event::Tick
             }
             [word] => self.short(word),
@@ -389,6 +397,27 @@ fn a_deadline_can_be_extended_and_cut() {
     let mut play = Play::with(terms);
     play.play(&format!("join a, a=9, +1, ~5, extend 1 {}", u64::MAX));
     assert_eq!(play.delivery.poll_timeout(), Some(5 + DEADLINE_MAX_MS));
+}
+
+#[test]
+fn what_stands_still_hands_out_nothing_and_settles() {
+    let wanted = "a<-0#1 a<-1#2 a<-1#3/2 a<-2#4 a<-3#5";
+    for mode in [Mode::Shared, Mode::KeyShared, Mode::Exclusive] {
+        check_in(mode, "join a, a=9, +2, pause, +2, ack 1, nack 2 5, ~5, resume", wanted);
+        check_in(mode, "join a, a=9, pause, +2, ~500", "");
+    }
+    let terms = Terms { mode: Mode::Shared, in_flight_max: 9, ack_deadline_ms: Some(100), paused: false };
+    assert_eq!(Play::with(terms).play("join a, a=9, +1, pause, ~100"), "a<-0#1 expire 1");
+}
+
+#[test]
+fn seeking_makes_what_is_in_hand_stale_and_begins_anew() {
+    for mode in [Mode::Shared, Mode::KeyShared, Mode::Exclusive] {
+        let first = "a<-0#1 a<-1#2 a<-2#3 a<-3#4";
+        let wanted = format!("{first} a<-1#5 a<-2#6 a<-3#7 stale 3 a<-3#8 stale 5");
+        check_in(mode, "join a, a=9, +4, ack 1, nack 2 50, seek 1, ack 3, seek 3, ack 5, ~50, ack 8", &wanted);
+        check_in(mode, "join a, a=9, +4, seek 4, +1", &format!("{first} a<-4#5"));
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What listings say.
 
 use super::Engine;
-use crate::commit::{OnFull, Retention, SubscriptionId};
+use crate::commit::{Retention, SubscriptionId};
 use crate::delivery::Delivery as Deliverer;
 use crate::state::{Queue, Subscription};
 use crate::store::{QueueInfo, StoreInfo, SubscriptionInfo};
@@ -37,11 +37,7 @@ impl Engine {
             bytes: queue.live_bytes,
             messages_max: definition.limits.messages,
             bytes_max: definition.limits.bytes,
-            on_full: match definition.limits.on_full {
-                OnFull::Reject => "reject",
-                OnFull::DropOldest => "drop-oldest",
-                OnFull::Block => "block",
-            },
+            on_full: definition.limits.on_full.as_str(),
             retention_age_ms: if let Retention::Log { age_ms, .. } = definition.retention { age_ms } else { None },
             first_offset: queue.next_live(queue.floor()).0,
             next_offset: queue.next.0,

@@ -94,7 +94,7 @@ impl Plan<'_> {
                 let id = self.queue_named(name)?.definition.id;
                 let subscriptions = self.state.queues[&id].subscriptions.keys().copied().collect();
                 self.planned.needs_sync = true;
-                self.removed = Some(id);
+                self.emptied = Some(id);
                 self.push(Operation::RemoveQueue { id }, 0, false);
                 Ok(Changed::Removed(subscriptions))
             }
@@ -119,6 +119,7 @@ impl Plan<'_> {
                     let known = self.queue_named(queue)?;
                     (known.definition.id, known.next, known.live)
                 };
+                self.emptied = Some(queue);
                 self.change_queue(queue, Operation::Purge { queue, below });
                 Ok(Changed::Purged(count))
             }

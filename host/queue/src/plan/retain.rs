@@ -15,7 +15,7 @@ impl Plan<'_> {
             let below = self.retained_from(queue);
             (below > queue.floor()).then_some((*id, below, queue.is_in_memory_alone()))
         };
-        let stays = |id: &&QueueId| self.removed != Some(**id);
+        let stays = |id: &&QueueId| self.emptied != Some(**id);
         let trims: Vec<_> = self.state.logs.iter().filter(stays).filter_map(over).collect();
         for (queue, below, volatile) in trims {
             self.push(Operation::Trim { queue, below }, 0, volatile);

@@ -100,9 +100,10 @@ impl<'a> Salvager<'a> {
     ) -> Result<(), String> {
         let operation = match operation {
             Operation::Append { header, payload, places, dedup } => {
-                let id_alone = places.is_empty();
+                // An id that is remembered without its message.
+                let is_id = places.is_empty() && !at.old;
                 let places = self.places(places, at, problems);
-                if places.is_empty() && !(id_alone && !at.old) {
+                if places.is_empty() && !is_id {
                     return Ok(());
                 }
                 let payload = self.payload(payload, rescued);

@@ -28,14 +28,7 @@ impl World {
             }
             Event::Told(consumer, notice) => self.told(consumer, &notice),
             Event::Changed(ask, answer) => self.changed(ask, answer),
-            Event::SubscriptionDefined(ask, answer) => {
-                assert!(self.asks.remove(&ask).is_some(), "answered twice");
-                if answer == Ok(true) {
-                    self.is_positive();
-                    self.promised = self.promised.max(self.defined_in);
-                    self.hit("subscriptions without consumers");
-                }
-            }
+            Event::SubscriptionDefined(ask, answer) => self.subscription_defined(ask, &answer),
             Event::Stopped => drop(self.asks.remove(&0)),
             Event::Defined(ask, answer) => {
                 let asked = self.asks.remove(&ask);
@@ -179,10 +172,13 @@ impl World {
             PublishError::Full(_) => self.hit("publishes into full queues"),
             PublishError::DiskFull => self.hit("publishes onto full disks"),
             PublishError::NoQueue(_) | PublishError::Fenced(_) => {}
+            // With all that was made of it.
+            PublishError::TooLarge(_) if !self.sents[id].outputs.is_empty() => {}
             PublishError::TooLarge(bytes) => panic!("{id} of {bytes} bytes is called too large"),
         }
         let sent = &self.sents[id];
-        let stored = self.model.stored.contains_key(id);
+        let is_stored = |id: &str| self.model.stored.contains_key(id);
+        let stored = is_stored(id) || sent.outputs.iter().any(|id| is_stored(id));
         assert!(!stored || sent.dedup || sent.named.is_some(), "{id} was refused and is stored");
     }
 
@@ -199,9 +195,15 @@ impl World {
             .map(|(name, o)| (queue(name).0, *o))
             .collect();
         let sent = &self.sents[id];
+        if is_new {
+            let outputs = sent.outputs.iter().filter_map(|id| self.model.stored.get(id)?.last());
+            let synced = outputs.filter(|storing| storing.synced).map(|storing| storing.sequence).max();
+            self.promised = self.promised.max(synced.unwrap_or(0));
+        }
         if places.is_empty() || lasting.is_empty() {
             let was_stored = self.model.stored.contains_key(id);
-            let is_sound = if places.is_empty() { !is_new && sent.named.is_some() && was_stored } else { true };
+            let was_routed = sent.is_taken || !sent.outputs.is_empty();
+            let is_sound = !places.is_empty() || was_routed || (!is_new && sent.named.is_some() && was_stored);
             return assert!(is_sound, "{id} was answered and is nowhere");
         }
         let stored = self.model.stored.get(id).unwrap_or_else(|| panic!("{id} was answered and is nowhere"));

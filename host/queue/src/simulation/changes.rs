@@ -2,10 +2,10 @@
 
 use super::ask::{Ask, Item};
 use super::world::World;
-use crate::commit::SubscriptionId;
+use crate::commit::{Commit, Operation, SubscriptionId};
 use crate::plan::{Change, ChangeError, Changed, SettleError};
 use crate::request::{ChangeAnswer, SettleResults};
-use crate::store::{Notice, NoticeKind};
+use crate::store::{Notice, NoticeKind, SubscribeError};
 
 impl World {
     pub(super) fn told(&mut self, consumer: u64, notice: &Notice) {
@@ -14,6 +14,15 @@ impl World {
         if notice.kind == NoticeKind::Deleted {
             self.hit("consumers whose subscription is removed");
             self.consumers.remove(&consumer);
+        }
+    }
+
+    pub(super) fn subscription_defined(&mut self, ask: u64, answer: &Result<bool, SubscribeError>) {
+        assert!(self.asks.remove(&ask).is_some(), "answered twice");
+        if *answer == Ok(true) {
+            self.is_positive();
+            self.promised = self.promised.max(self.defined_in);
+            self.hit("subscriptions without consumers");
         }
     }
 
@@ -56,15 +65,35 @@ impl World {
                 self.fence(*id);
             }
             Changed::Removed(ids) => {
-                if let Change::RemoveQueue { name } = change {
+                if let Change::RemoveQueue { .. } = change {
                     self.hit("queues that are removed");
-                    self.removed.insert(name.clone());
                 }
                 ids.iter().for_each(|id| self.fence(*id));
                 let left = self.consumers.values().filter_map(|consumer| consumer.subscription);
                 assert!(left.filter(|id| ids.contains(id)).count() == 0, "a consumer was not told");
             }
         }
+    }
+
+    /// But for logs that are trimmed.
+    pub(super) fn check_alone(&self, commit: &Commit) {
+        let others = commit.operations.iter().filter(|operation| !matches!(operation, Operation::Trim { .. }));
+        assert_eq!(others.count(), 1, "a change beside others");
+    }
+
+    /// Subscriptions are removed or sought. What is answered from here on was asked before.
+    pub(super) fn observe_end(&mut self, operation: &Operation) {
+        let ids: Vec<SubscriptionId> = match operation {
+            Operation::RemoveQueue { id } => {
+                let queue = &self.model.queues[id];
+                self.removed.insert(queue.definition.name.clone());
+                queue.readers.keys().copied().collect()
+            }
+            Operation::RemoveSubscription { id } | Operation::Seek { subscription: id, .. } => vec![*id],
+            _ => Vec::new(),
+        };
+        let is_meant = |ask: &Ask| matches!(ask, Ask::Settle { subscription, .. } if ids.contains(subscription));
+        self.fenced.extend(self.asks.iter().filter(|(_, ask)| is_meant(ask)).map(|(ask, _)| *ask));
     }
 
     /// What is in hand is stale, and all begins anew.

@@ -29,6 +29,8 @@ impl World {
             assert!(rounds < ROUNDS, "it does not come to an end: {:#?}", self.describe());
             self.round();
         }
+        // What is under way ends first, or nothing is due meanwhile.
+        self.wait_long(1_000);
         self.wait_long(5_000_000);
         self.check_books();
         assert!(self.running().engine.is_idle(), "it is not idle");

@@ -123,17 +123,11 @@ impl World {
                     self.changed_in = sequence;
                     self.ground(*queue, |offset| offset < below.0);
                 }
-                Operation::Record { .. }
-                | Operation::RemoveSubscription { .. }
-                | Operation::RemoveQueue { .. }
-                | Operation::Pause { .. }
-                | Operation::Seek { .. } => {
-                    assert!(
-                        matches!(operation, Operation::Record { .. })
-                            || commit.operations.iter().filter(|o| !matches!(o, Operation::Trim { .. })).count() == 1,
-                        "a change beside others"
-                    );
+                Operation::Record { .. } | Operation::Pause { .. } => self.changed_in = sequence,
+                Operation::RemoveQueue { .. } | Operation::RemoveSubscription { .. } | Operation::Seek { .. } => {
                     self.changed_in = sequence;
+                    self.check_alone(commit);
+                    self.observe_end(operation);
                 }
                 Operation::Isolate { .. } => self.hit("messages handled alone"),
                 Operation::Release { .. } => self.hit("messages handled alone that come back"),

@@ -34,6 +34,11 @@ pub(super) struct Sent {
     pub(super) named: Option<(String, u64, u64)>,
     /// Of an output, the delivery that it was sent with.
     pub(super) parent: Option<(SubscriptionId, u64)>,
+    /// What inline routes made of it, and whether one took it.
+    pub(super) outputs: Vec<String>,
+    pub(super) is_taken: bool,
+    /// Of what inline routes made, of which message.
+    pub(super) of: Option<String>,
 }
 
 /// Where a message is.
@@ -113,10 +118,28 @@ struct Context<'a> {
     definitions: Vec<Arc<QueueDefinition>>,
     epochs: BTreeMap<String, u64>,
     settled: BTreeMap<(SubscriptionId, u64), Outcome>,
+    /// Ids of what is stored.
+    ids: BTreeSet<String>,
     released: BTreeMap<QueueId, u64>,
     trimmed: BTreeSet<QueueId>,
     /// Whether something was appended that limits hold for, and how much that they do not.
     appended: BTreeMap<QueueId, (bool, u64)>,
+}
+
+impl Context<'_> {
+    /// The queues on disk that a message belongs into.
+    fn bound(&self, sent: &Sent) -> Vec<QueueId> {
+        let takes = |definition: &&Arc<QueueDefinition>| {
+            definition.durability != Durability::Memory && takes(definition, &sent.subject)
+        };
+        self.definitions.iter().filter(takes).map(|definition| definition.id).collect()
+    }
+}
+
+fn id_of(operation: &Operation) -> Option<String> {
+    let Operation::Append { header, places, .. } = operation else { return None };
+    let message = Message::decode(header.clone(), Bytes::new());
+    (!places.is_empty()).then(|| message.expect("a stored header is sound").id.as_str().to_owned())
 }
 
 impl Queue {
@@ -184,6 +207,7 @@ impl Model {
             definitions: self.queues.values().map(|queue| queue.definition.clone()).collect(),
             epochs: self.runs.iter().map(|(name, run)| (name.clone(), run.epoch)).collect(),
             settled: settled.collect(),
+            ids: commit.operations.iter().filter_map(id_of).collect(),
             released: BTreeMap::new(),
             trimmed: BTreeSet::new(),
             appended: BTreeMap::new(),
@@ -349,9 +373,11 @@ impl Model {
         }
         let kept = Arc::new(Kept { header: header.clone(), payload: payload.clone(), sequence: self.sequence });
         let is_letter = message.headers.first("quipu-dead-queue").is_some();
+        // Limits are looked at before the first of what a publish brings.
+        let is_free = is_letter || context.sents.get(id).is_some_and(|sent| sent.of.is_some());
         for (queue, offset) in places {
             let (limited, free) = context.appended.entry(*queue).or_default();
-            (*limited, *free) = (*limited || !is_letter, *free + u64::from(is_letter));
+            (*limited, *free) = (*limited || !is_letter, *free + u64::from(is_free));
             let queue = self.queue_mut(*queue);
             assert_eq!(queue.append(kept.clone()), offset.0, "an offset was left out in {}", queue.definition.name);
             for reader in queue.readers.values_mut() {
@@ -373,14 +399,11 @@ impl Model {
         assert!(sent.header == *header && sent.payload == *payload, "{id} was altered");
         let mut places_of: Vec<QueueId> = places.iter().map(|(queue, _)| *queue).collect();
         places_of.sort();
-        let takes = |definition: &&Arc<QueueDefinition>| {
-            definition.durability != Durability::Memory && takes(definition, &sent.subject)
-        };
-        let bound: Vec<QueueId> = context.definitions.iter().filter(takes).map(|definition| definition.id).collect();
-        assert_eq!(places_of, bound, "{id} is not where its subject is bound");
+        assert_eq!(places_of, context.bound(sent), "{id} is not where its subject is bound");
         if let Some(parent) = sent.parent {
             assert!(context.settled.contains_key(&parent), "output {id} came without its settlement");
         }
+        self.check_together(id, sent, context);
         assert_eq!(dedup.is_some(), sent.dedup, "{id} and its deduplication");
         match dedup {
             Some(key) => {
@@ -388,8 +411,11 @@ impl Model {
                 assert!(!self.counts(known.as_ref()), "{id} was stored twice within the window");
             }
             None => {
-                assert!(!self.stored.contains_key(id), "{id} was stored twice");
-                self.check_order(id, sent, context);
+                let again = sent.of.as_ref().is_some_and(|of| context.sents[of].dedup);
+                assert!(again || !self.stored.contains_key(id), "{id} was stored twice");
+                if sent.of.is_none() {
+                    self.check_order(id, sent, context);
+                }
             }
         }
         let synced = |id: &QueueId| {
@@ -399,6 +425,15 @@ impl Model {
         let synced = places_of.iter().any(synced);
         let storing = Storing { places: places.to_vec(), sequence: self.sequence, synced };
         self.stored.entry(id.to_owned()).or_default().push(storing);
+    }
+
+    /// A message and what inline routes made of it are in one commit.
+    fn check_together(&self, id: &str, sent: &Sent, context: &Context<'_>) {
+        let others = sent.outputs.iter().chain(&sent.of);
+        let missing =
+            |other: &&String| !context.bound(&context.sents[*other]).is_empty() && !context.ids.contains(*other);
+        let missing: Vec<&String> = others.filter(missing).collect();
+        assert!(missing.is_empty(), "{id} was stored without {missing:?}");
     }
 
     fn check_order(&mut self, id: &str, sent: &Sent, context: &Context<'_>) {

@@ -18,6 +18,9 @@ const FIND_PAGE: (usize, u64) = (256, 4 << 20);
 /// Messages that a search finds at most.
 const FOUND_MAX: usize = 64;
 
+/// Messages of one queue, by offset.
+type Messages = Vec<(Offset, Arc<Stored>)>;
+
 /// Where a page begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PageFrom {
@@ -154,7 +157,7 @@ impl Store {
         queue: &str,
         from: PageFrom,
         most: (usize, u64),
-    ) -> Result<Result<Vec<(Offset, Arc<Stored>)>, PeekError>, StoreFailed> {
+    ) -> Result<Result<Messages, PeekError>, StoreFailed> {
         let Some(page) = self.page(queue, from, most).await? else {
             return Ok(Err(PeekError::UnknownQueue(queue.to_owned())));
         };
@@ -170,7 +173,7 @@ impl Store {
 }
 
 impl Page {
-    fn read(self) -> Result<Vec<(Offset, Arc<Stored>)>, (Offset, String)> {
+    fn read(self) -> Result<Messages, (Offset, String)> {
         let Self { queue, messages, checkpoints, .. } = self;
         let read = |(offset, stored): (Offset, Option<Arc<Stored>>)| match stored {
             Some(stored) => Some(Ok((offset, stored))),
@@ -184,7 +187,7 @@ impl Page {
         messages.into_iter().filter_map(read).collect()
     }
 
-    fn with_id(self, id: &str) -> Vec<(Offset, Arc<Stored>)> {
+    fn with_id(self, id: &str) -> Messages {
         let Self { queue, messages, checkpoints, .. } = self;
         let read = |(offset, stored): (Offset, Option<Arc<Stored>>)| {
             let stored = stored.or_else(|| checkpoints.read_message(queue, offset).ok())?;

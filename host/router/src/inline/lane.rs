@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use quipu_protocol::Message;
-use quipu_queue::Offset;
+use quipu_queue::{Offset, Output};
 use quipu_runtime::FaultKind;
 use tokio::sync::oneshot;
 
@@ -18,7 +18,7 @@ use crate::lane::{LaneInfo, SLICE_TIME};
 use crate::route::lock;
 use crate::settings::OnBroken;
 use crate::stats::{PluginInfo, add_all};
-use crate::work::Serving;
+use crate::work::{SLICE_BYTES, Serving};
 use crate::workers::{Job, Place};
 
 /// One lane.
@@ -47,6 +47,8 @@ struct Inbox {
 struct Ask {
     messages: VecDeque<Message>,
     made: Vec<Admitted>,
+    /// Of their outputs.
+    bytes: usize,
     reply: oneshot::Sender<Vec<Admitted>>,
 }
 
@@ -70,14 +72,14 @@ impl InlineLane {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Makes an attempt at each; without messages, comes once all before are through. Nothing comes where it has ended.
+    /// Makes an attempt at each, or at as many as outputs are not too much of; without messages, comes once all before are through. Nothing comes where it has ended.
     pub(super) fn ask(&self, messages: Vec<Message>) -> oneshot::Receiver<Vec<Admitted>> {
         let (reply, receiver) = oneshot::channel();
         let mut inbox = lock(&self.inbox);
         if !inbox.over {
             self.waiting.fetch_add(messages.len(), Ordering::Relaxed);
             let made = Vec::with_capacity(messages.len());
-            inbox.asks.push_back(Ask { messages: messages.into(), made, reply });
+            inbox.asks.push_back(Ask { messages: messages.into(), made, bytes: 0, reply });
             drop(inbox);
             self.schedule();
         }
@@ -152,7 +154,7 @@ impl InlineLane {
         }
     }
 
-    /// Makes attempts until the slice is over; whether all of them are made.
+    /// Makes attempts until the slice is over; whether it is answered.
     fn answer(&self, route: &InlineRoute, serving: &mut Serving, mut ask: Ask, begun: Instant) -> bool {
         while let Some(message) = ask.messages.pop_front() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -161,7 +163,14 @@ impl InlineLane {
                 self.waiting.fetch_sub(ask.messages.len(), Ordering::Relaxed);
                 return true;
             }
-            ask.made.push(attempt(route, serving, message));
+            let admitted = attempt(route, serving, message);
+            let outputs = admitted.as_ref().map_or(&[][..], |admission| &admission.outputs);
+            ask.bytes += outputs.iter().map(Output::size).sum::<usize>();
+            ask.made.push(admitted);
+            if ask.bytes >= SLICE_BYTES {
+                self.waiting.fetch_sub(ask.messages.len(), Ordering::Relaxed);
+                break;
+            }
             if begun.elapsed() >= SLICE_TIME && !ask.messages.is_empty() {
                 lock(&self.inbox).asks.push_front(ask);
                 return false;

@@ -77,7 +77,7 @@ impl InlineRoute {
         self.on.iter().any(|pattern| pattern.matches(subject))
     }
 
-    /// Makes its one attempt at each of these, in order.
+    /// Makes its one attempt at each of these, in order, or at as many as outputs are not too much of.
     pub(super) async fn ask(&self, messages: Vec<Message>) -> Vec<Admitted> {
         let count = messages.len();
         if !self.stands_still.load(Ordering::Acquire)

@@ -208,3 +208,28 @@ async fn a_failure_is_told_in_the_dead_letter_in_the_table_of_traps_and_in_the_c
     assert!(second.time.max > 0 && second.time.quantile(0.5) <= second.time.max);
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_message_for_which_there_is_no_instance_waits_and_is_no_failure() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::open(directory.path());
+    node.queues(&["in", "out"]).await;
+    let mut calls = 0;
+    let full = plugin("full", move |hand| {
+        calls += 1;
+        assert_eq!(hand.attempt, 1);
+        match calls {
+            1 => Err(Fault { kind: FaultKind::Exhausted, ..fault("no room") }),
+            _ => Ok(Verdict::Forward),
+        }
+    });
+    let settings = RouteSettings { plugins: vec![vec![full]], to: templates(&["out"]), ..route("r", "in") };
+    node.add(RouteSettings { broken_after: 1, ..settings }).await;
+    node.publish("in", "m", &[]).await;
+    assert_eq!(said(&node.read("out").await.next().await, "quipu-parent"), "m");
+    until(async || node.route("r").forwarded == 1).await;
+    let info = node.route("r");
+    assert_eq!((info.held, info.retried, info.dead_lettered, info.state), (1, 0, 0, "running"));
+    assert_eq!(info.plugins[0].faults_by.get("exhausted"), Some(&1));
+    node.stop().await;
+}

@@ -200,3 +200,32 @@ async fn swaps_under_load_leave_every_message_with_one_attempt_and_its_own_answe
     node.stop_router().await;
     node.store.stop().await.expect("a clean stop");
 }
+
+#[tokio::test]
+async fn outputs_without_measure_come_in_parts() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Node::open(directory.path());
+    let grow = |name: &'static str, bytes: usize| {
+        plugin(name, move |hand| {
+            (hand.message.payload, hand.payload_changed) = (Bytes::from(vec![7; bytes]), true);
+            Ok(Verdict::Forward)
+        })
+    };
+    node.router.add_inline(inline("a", "in.*", vec![vec![grow("a", 300_000)]])).expect("a route");
+    let inline_routes = node.router.inline();
+    let messages: Vec<Message> = (0..10).map(|n| message(&n.to_string())).collect();
+    let mut rest = messages.clone();
+    let mut parts = Vec::new();
+    while !rest.is_empty() {
+        let part = inline_routes.admit(rest.clone()).await;
+        assert!(part.iter().all(|one| one.as_ref().is_ok_and(|admission| admission.outputs.len() == 1)));
+        rest.drain(..part.len());
+        parts.push(part.len());
+    }
+    assert_eq!(parts, [4, 4, 2]);
+    // The larger one says how many come.
+    node.router.add_inline(inline("b", "in.*", vec![vec![grow("b", 600_000)]])).expect("a route");
+    let part = inline_routes.admit(messages).await;
+    assert!(part.len() == 2 && part.iter().all(|one| one.as_ref().is_ok_and(|one| one.outputs.len() == 2)));
+    node.stop().await;
+}

@@ -179,3 +179,24 @@ fn more_memories_than_a_plugin_may_have_are_refused() {
     let module = Source::default().text().replace("(global $heap", &format!("{memories} (global $heap"));
     assert_eq!(error(&wat(&module)).to_string(), "p.wasm has 10 linear memories; a plugin has at most 8");
 }
+
+/// The reader of such types calls itself for each. What the survey lets through must not overflow its stack, and what it
+/// does not is never read: 5 million of them take 15 MB.
+#[test]
+fn types_inside_of_types_do_not_use_up_the_stack() {
+    for (levels, is_read) in [(500, true), (600, false), (5_000_000, false)] {
+        let mut types = vec![1, 0x41, 1];
+        types.extend([0x01, 0x41, 1].repeat(levels));
+        types.extend([0x01, 0x41, 0]);
+        let mut file = b"\0asm\x0d\0\x01\0\x07".to_vec();
+        let mut length = types.len();
+        while length >= 0x80 {
+            file.push(u8::try_from(length & 0x7f).expect("seven bits") | 0x80);
+            length >>= 7;
+        }
+        file.push(u8::try_from(length).expect("seven bits"));
+        file.extend(types);
+        let text = error(&file).to_string();
+        assert_eq!(text.contains("types of components inside of others; a plugin has at most 512"), !is_read, "{text}");
+    }
+}

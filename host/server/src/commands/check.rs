@@ -31,13 +31,17 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
     let offline = Offline::check(&config).await?;
     let plugins = offline.listing(&config);
     let (mut notes, lines) = (config.notes(), memory::lines(&config, &plugins));
-    let missing = |name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it");
-    notes.extend(offline.elsewhere.iter().map(missing));
+    notes.extend(
+        offline
+            .elsewhere
+            .iter()
+            .map(|name| format!("plugin {name:?}: neither a file nor stock: the router's store must have it")),
+    );
     notes.extend(access::check(&config)?);
     if args.json {
         let mut found = serde_json::json!({
             "queues": config.queues.iter().map(|queue| queue.name.as_str()).collect::<Vec<_>>(),
-            "routes": names(&config),
+            "routes": config.routes.iter().map(|route| &route.name).collect::<Vec<_>>(),
             "plugins": plugins,
             "notes": notes,
         });
@@ -49,7 +53,7 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         let file = args.config.display();
         let many = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let counts =
-            [many(config.queues.len(), "queue"), many(names(&config).len(), "route"), many(plugins.len(), "plugin")];
+            [many(config.queues.len(), "queue"), many(config.routes.len(), "route"), many(plugins.len(), "plugin")];
         say!("{file}: fine: {}", counts.join(", "))?;
         for note in notes {
             say!("{file}: note: {note}")?;
@@ -59,11 +63,6 @@ pub(crate) async fn run(args: &Args) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Of all routes, those from queues first.
-fn names(config: &Config) -> Vec<&String> {
-    config.routes.iter().map(|route| &route.name).chain(config.inline.iter().map(|route| &route.name)).collect()
 }
 
 fn print(lines: &[Line]) -> std::io::Result<()> {

@@ -58,7 +58,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     config.listen.quic.set_port(0);
     let certificate = directory.path().join("certificate.pem");
     let access = Access::development(config.listen.quic, &certificate)?;
-    let app = App::start(config, access).await?;
+    let app = App::start(config, None, access).await?;
     let server = app.address()?.to_string();
     if !args.json {
         say!("A router listens on {server}, its store in {}.\n", directory.path().display())?;

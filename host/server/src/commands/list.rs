@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
 use super::output::say;
-use super::{redrive, table};
+use super::{define, redrive, table};
 use crate::config::ByteSize;
 
 /// Where to ask, and how to print it.
@@ -35,12 +35,35 @@ pub(crate) enum QueueCommand {
     },
     /// Moves dead letters back to where they died.
     Redrive(redrive::Args),
+    /// Makes a queue while the router runs.
+    #[command(after_help = "Example:\n  quipu queue create orders 'subjects=[\"orders.>\"]' max_attempts=3")]
+    Create(define::DefineArgs),
+    /// Changes a queue that was made while the router runs.
+    Change(define::ChangeArgs),
+    /// Deletes a queue with its subscriptions.
+    Delete(define::DeleteQueueArgs),
+    /// Deletes all messages that are in a queue.
+    Purge(define::NameArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
     /// Lists the routes, with what they did since the router started.
     List(ListArgs),
+    /// Makes a route while the router runs.
+    #[command(after_help = "Example:\n  quipu route create big from=quakes 'to=[\"alerts\"]' \\\n    \
+        'plugins=[{name=\"filter-json\", config={field=\"properties.mag\", at_least=4.5}}]'")]
+    Create(define::DefineArgs),
+    /// Changes a route that was made while the router runs; messages notice nothing but what changes.
+    Change(define::ChangeArgs),
+    /// Deletes a route.
+    Delete(define::DeleteRouteArgs),
+    /// Lets a route take no further message until it is resumed; also after a restart.
+    Pause(define::NameArgs),
+    /// Lets a route that was paused, or that stands still because its plugin fails on everything, go on.
+    Resume(define::NameArgs),
+    /// Lets a route go on elsewhere in its queue.
+    Seek(define::SeekArgs),
 }
 
 pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
@@ -48,12 +71,23 @@ pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
         QueueCommand::List(args) => args.ask("queue.list", json!({}), print_queues).await,
         QueueCommand::Show { queue, args } => args.ask("queue.show", json!({ "queue": queue }), print_queue).await,
         QueueCommand::Redrive(args) => redrive::run(args).await,
+        QueueCommand::Create(args) => define::create("queue", args).await,
+        QueueCommand::Change(args) => define::change("queue", args).await,
+        QueueCommand::Delete(args) => define::delete_queue(args).await,
+        QueueCommand::Purge(args) => define::named("queue.purge", args).await,
     }
 }
 
 pub(crate) async fn routes(command: RouteCommand) -> Result<ExitCode> {
-    let RouteCommand::List(args) = command;
-    args.ask("route.list", json!({}), print_routes).await
+    match command {
+        RouteCommand::List(args) => args.ask("route.list", json!({}), print_routes).await,
+        RouteCommand::Create(args) => define::create("route", args).await,
+        RouteCommand::Change(args) => define::change("route", args).await,
+        RouteCommand::Delete(args) => define::delete_route(args).await,
+        RouteCommand::Pause(args) => define::named("route.pause", args).await,
+        RouteCommand::Resume(args) => define::named("route.resume", args).await,
+        RouteCommand::Seek(args) => define::seek_route(args).await,
+    }
 }
 
 impl ListArgs {

@@ -1,17 +1,19 @@
 //! `quipu serve`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::output::say;
 use crate::access::{Access, Prepared};
 use crate::app::App;
 use crate::config::Config;
+use crate::live::Applied;
+use crate::services::Services;
 
 /// Runs a router until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
@@ -32,9 +34,10 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     // Before anything is started, so that a signal on the way is not lost.
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-    let app = App::start(config, access.clone()).await?;
-    let address = app.address()?;
+    let hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
+    let app = App::start(config, Some(args.config), access).await?;
+    let (address, services) = (app.address()?, app.services());
+    drop(tokio::spawn(reload_on_hangup(hangup, services, stop.clone())));
     tracing::info!(%address, %certificate, "ready");
     // For scripts that wait until the router is there, and for the port where the configuration says 0.
     say!("quipu: listening on {address}")?;
@@ -53,28 +56,25 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         tracing::warn!("a second signal: ending at once");
         std::process::exit(1);
     });
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            reload(&args.config, &access).await;
-        }
-    });
     app.run(stop).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
 
-/// Takes users, certificates and keys anew from their files; where something is wrong with them, all stays as it was.
-async fn reload(file: &Path, access: &Arc<Access>) {
-    let (path, of) = (file.to_owned(), access.clone());
-    let prepared = tokio::task::spawn_blocking(move || anyhow::Ok(of.prepare(&Config::load(&path)?)?)).await;
-    match prepared.map_err(anyhow::Error::new).flatten() {
-        Ok(prepared) => {
-            warn(&prepared);
-            let certificate = prepared.certificate.clone();
-            access.replace(prepared);
-            tracing::info!(%certificate, "SIGHUP: took users and certificates anew");
+/// As `quipu reload`, whose answer goes to the log.
+async fn reload_on_hangup(mut hangup: Signal, services: Arc<Services>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            came = hangup.recv() => if came.is_none() { return },
         }
-        Err(e) => tracing::error!("SIGHUP: everything stays as it is: {e:#}"),
+        match services.live.reload(&services).await {
+            Ok(Applied { differences, notes }) => {
+                differences.iter().for_each(|difference| tracing::info!(%difference, "SIGHUP: reloaded"));
+                notes.iter().for_each(|note| tracing::info!(note, "SIGHUP: reloaded"));
+            }
+            Err(e) => tracing::error!(%e, "SIGHUP: the configuration is not taken, and the one before stays"),
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Checker<'_> {
         let plugins = self.plugins(raw.plugins.0);
         let plugin = self.each_plugin(raw.plugin);
         let defined: Vec<String> = raw.queue.keys().cloned().collect();
-        let Checked { routes, inline, outputs } = routes::check(self, raw.route, &defined);
+        let Checked { routes, outputs } = routes::check(self, raw.route, &defined);
         let before = self.problems.len();
         let queues = queues::check(self, raw.queue, &routes);
         // A queue with something wrong takes who knows what; its own problem comes first.
@@ -75,8 +75,7 @@ impl Checker<'_> {
             routes::check_dead_letters(self, &routes, &queues);
         }
         let routes = routes.into_iter().map(|route| route.value).collect();
-        let inline = inline.into_iter().map(|route| route.value).collect();
-        Config { listen, tls, users, limits, store, plugins, plugin, queues, routes, inline }
+        Config { listen, tls, users, limits, store, plugins, plugin, queues, routes }
     }
 
     fn listen(&mut self, raw: raw::Listen) -> ListenConfig {

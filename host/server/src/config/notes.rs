@@ -18,7 +18,7 @@ impl Config {
     fn weakest(&self, route: &RouteConfig) -> Option<String> {
         let takers = Takers::new(&self.queues);
         let named = |name: &Subject| self.queues.iter().find(|queue| queue.name == *name);
-        let from = named(&route.from)?;
+        let from = named(route.queue()?)?;
         let dead_letters = route.on_error.then.as_ref().or(from.dead_letter.as_ref()).and_then(named);
         let outputs = route.to.iter().chain(&route.otherwise).filter_map(|to| to.fixed());
         let outputs = outputs.flat_map(|subject| takers.of(subject)).map(|n| &self.queues[n]);

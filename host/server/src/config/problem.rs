@@ -82,8 +82,8 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
 
 /// `path` ends with the unknown key; `known` is how serde lists the others.
 fn unknown_key(path: &str, unknown: &str, known: &str, is_header: bool) -> String {
-    // Odd pieces are inside backticks; `on` is known only to be refused.
-    let known: Vec<&str> = known.split('`').skip(1).step_by(2).filter(|key| *key != "on").collect();
+    // Odd pieces are inside backticks.
+    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
     let table = path.strip_suffix(&join("", unknown)).and_then(|table| table.strip_suffix('.')).unwrap_or_default();
     if let Some(queue) = table.strip_prefix("queue.").filter(|queue| is_header && !queue.contains('"')) {
         return format!("a queue's name with dots is quoted, as in [queue.\"{queue}.{unknown}\"]");

@@ -15,7 +15,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use toml::Spanned;
 
 use super::units::{ByteSize, HumanDuration};
-use super::{Order, Start};
+use super::{Kind, Order, Start};
 
 /// A value that has a default, with its place.
 pub(super) type Given<T> = Option<Spanned<T>>;
@@ -34,6 +34,16 @@ pub(super) struct Raw {
     pub(super) plugin: Named<Plugin>,
     pub(super) queue: Named<Queue>,
     pub(super) route: Vec<Spanned<Table<Route>>>,
+}
+
+impl Raw {
+    /// Whether it has a queue or route of this name.
+    pub(super) fn defines(&self, kind: Kind, name: &str) -> bool {
+        match kind {
+            Kind::Queue => self.queue.contains_key(name),
+            Kind::Route => self.route.iter().any(|route| route.as_ref().0.name.as_ref() == name),
+        }
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -166,6 +176,8 @@ pub(super) struct Route {
     pub(super) parallel: Given<usize>,
     pub(super) order: Given<Order>,
     pub(super) on_error: Option<Table<OnError>>,
+    pub(super) on_broken: Option<Broken>,
+    pub(super) broken_after: Given<u32>,
 }
 
 /// A text, or a list of them.
@@ -181,6 +193,25 @@ impl OneOrMore {
         match self {
             Self::One(one) => vec![one],
             Self::More(more) => more,
+        }
+    }
+}
+
+/// `on_broken`.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Broken {
+    Hold,
+    Bypass,
+    DeadLetter,
+}
+
+impl From<Broken> for quipu_router::OnBroken {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Hold => Self::Hold,
+            Broken::Bypass => Self::Bypass,
+            Broken::DeadLetter => Self::DeadLetter,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use quipu_protocol::{Subject, SubjectPattern};
-use quipu_router::{Condition, LANES_MAX};
+use quipu_router::{BROKEN_AFTER, BROKEN_AFTER_MAX, Condition, LANES_MAX, OnBroken};
 use toml::Spanned;
 
 use super::check::{Checker, Placed};
@@ -12,8 +12,8 @@ use super::graph::Output;
 use super::problem::{join, nearest};
 use super::raw::{self, Table};
 use super::{
-    InlineConfig, OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig,
-    Template, values,
+    OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Source, Template,
+    values,
 };
 
 use crate::plugins::check_tag;
@@ -23,10 +23,8 @@ const ATTEMPTS: u32 = 5;
 
 /// What was found of routes.
 pub(super) struct Checked {
-    /// Those that come from a queue.
+    /// Those that come from somewhere.
     pub(super) routes: Vec<Placed<RouteConfig>>,
-    /// Those that run as messages are published.
-    pub(super) inline: Vec<Placed<InlineConfig>>,
     /// Every subject of theirs that is the same for all messages.
     pub(super) outputs: Vec<Placed<Output>>,
 }
@@ -35,7 +33,7 @@ pub(super) struct Checked {
 pub(super) fn check(checker: &mut Checker<'_>, raw: Vec<Spanned<Table<raw::Route>>>, defined: &[String]) -> Checked {
     checker.at_most(raw.len(), ROUTES_MAX, "routes", &(0..0), "route");
     let mut names = HashMap::new();
-    let mut checked = Checked { routes: Vec::new(), inline: Vec::new(), outputs: Vec::new() };
+    let mut checked = Checked { routes: Vec::new(), outputs: Vec::new() };
     for (n, route) in raw.into_iter().enumerate() {
         let (key, span) = (format!("route[{n}]"), route.span());
         let Table(route) = route.into_inner();
@@ -54,8 +52,8 @@ pub(super) fn check_dead_letters(checker: &mut Checker<'_>, routes: &[Placed<Rou
     let ends = queues.iter().filter(|queue| queue.dead_letter.is_none()).map(|queue| &queue.name);
     let ends: HashSet<&Subject> = ends.collect();
     for Placed { value: route, key, span } in routes {
-        if route.on_error.then.is_none() && ends.contains(&route.from) {
-            let from = &route.from;
+        let Some(from) = route.queue() else { continue };
+        if route.on_error.then.is_none() && ends.contains(from) {
             let message = format!("queue `{from}` has no dead-letter queue: say where failed messages go, as `then`");
             checker.report(span, &join(key, "on_error"), message);
         }
@@ -80,8 +78,11 @@ fn check_route(
     let to = checker.list(raw.to, &of("to"), ROUTE_SUBJECTS_MAX, Template::new);
     let otherwise = checker.list(raw.otherwise, &of("else"), ROUTE_SUBJECTS_MAX, Template::new);
     let on_error = raw.on_error.map(|Table(raw)| raw).unwrap_or_default();
-    let from = if let Some(Source::From(from)) = &source { Some(from) } else { None };
+    let from = source.as_ref().and_then(Source::queue);
     let on_error = check_on_error(checker, on_error, &of("on_error"), from);
+    let broken_after =
+        checker.within(raw.broken_after, &of("broken_after"), 1..=BROKEN_AFTER_MAX).unwrap_or(BROKEN_AFTER);
+    let on_broken = raw.on_broken.map(OnBroken::from).unwrap_or_default();
     let parallel = checker.within(raw.parallel, &of("parallel"), 1..=LANES_MAX).unwrap_or(1);
     let (name, Some(source)) = (raw.name.into_inner(), source) else { return };
     for Placed { value: template, key, span } in to.iter().chain(&otherwise) {
@@ -95,31 +96,21 @@ fn check_route(
     let (to, otherwise, when) = (bare(to), bare(otherwise), raw.when.map(Spanned::into_inner));
     let start = raw.start.map(Spanned::into_inner).unwrap_or_default();
     let order = raw.order.map(Spanned::into_inner).unwrap_or_default();
-    match source {
-        Source::From(from) => {
-            let value = RouteConfig { name, from, start, when, otherwise, plugins, to, parallel, order, on_error };
-            checked.routes.push(Placed { value, key, span });
-        }
-        Source::On(on) => {
-            let value = InlineConfig { name, on, when, otherwise, plugins, to, parallel };
-            checked.inline.push(Placed { value, key, span });
-        }
-    }
-}
-
-/// Where a route's messages come from.
-enum Source {
-    From(Subject),
-    On(Vec<SubjectPattern>),
-}
-
-impl Source {
-    fn queue(&self) -> Option<&Subject> {
-        match self {
-            Self::From(from) => Some(from),
-            Self::On(_) => None,
-        }
-    }
+    let value = RouteConfig {
+        name,
+        source,
+        start,
+        when,
+        otherwise,
+        plugins,
+        to,
+        parallel,
+        order,
+        on_error,
+        on_broken,
+        broken_after,
+    };
+    checked.routes.push(Placed { value, key, span });
 }
 
 fn check_source(
@@ -135,8 +126,8 @@ fn check_source(
             checker.report(&on.span(), &join(key, "on"), message);
             None
         }
-        (Some(from), None) => check_from(checker, from, &join(key, "from"), defined).map(Source::From),
-        (None, Some(on)) => Some(Source::On(check_on(checker, raw, on, key))),
+        (Some(from), None) => check_from(checker, from, &join(key, "from"), defined).map(Source::Queue),
+        (None, Some(on)) => Some(Source::Inline(check_on(checker, raw, on, key))),
         (None, None) => {
             let message = "the key `from` is missing: the queue that messages come from; or `on`, to run inline";
             checker.report(span, &join(key, "from"), message);

@@ -118,7 +118,10 @@ fn takes_the_example() {
         region.us ["region.ak"] Some("region.us-dead")"#]]
     .assert_eq(&queues.join("\n"));
     let [regions, alerts] = &config.routes[..] else { panic!("two routes") };
-    assert_eq!((regions.name.as_str(), regions.from.as_str(), regions.start), ("regions", "quakes", Start::First));
+    assert_eq!(
+        (regions.name.as_str(), regions.queue().map(Subject::as_str), regions.start),
+        ("regions", Some("quakes"), Start::First)
+    );
     assert_eq!(regions.when.as_deref(), Some("headers[\"type\"] == \"earthquake\""));
     assert_eq!(
         format!("{:?} else {:?}", regions.to, regions.otherwise),
@@ -392,8 +395,8 @@ fn unknown_keys_name_the_nearest() {
         "6:14: route[0].on_error.retries: unknown key; the keys here are `attempts`, `backoff`, `then`",
     );
     check(
-        &with_route("or = [\"a\"]"),
-        "6:1: route[0].or: unknown key; the keys here are `name`, `from`, `start`, `when`, `else`, `plugins`, `to`, `parallel`, `order`, `on_error`",
+        &with_route("unless = [\"a\"]"),
+        "6:1: route[0].unless: unknown key; the keys here are `name`, `from`, `on`, `start`, `when`, `else`, `plugins`, `to`, `parallel`, `order`, `on_error`, `on_broken`, `broken_after`",
     );
     check("[tls]\nkey = \"k\"", "1:1: tls: the key `certificate` is missing");
     check("[[route]]\nfrom = \"q\"", "1:1: route[0]: the key `name` is missing");
@@ -615,11 +618,13 @@ plugins = [{ name = "filter-json" }]
 parallel = 2
 "#,
     );
-    let [one, more] = &config.inline[..] else { panic!("{:?}", config.inline) };
-    let patterns = |route: &InlineConfig| route.on.iter().map(|on| on.as_str().to_owned()).collect::<Vec<_>>();
+    let [one, more] = &config.routes[..] else { panic!("{:?}", config.routes) };
+    let patterns = |route: &RouteConfig| match &route.source {
+        Source::Inline(on) => on.iter().map(|on| on.as_str().to_owned()).collect::<Vec<_>>(),
+        Source::Queue(name) => panic!("queue {name}"),
+    };
     assert_eq!((patterns(one), patterns(more)), (vec!["a.>".to_owned()], vec!["b".to_owned(), "c.*".to_owned()]));
     assert_eq!((one.otherwise.len(), one.to.len(), one.parallel, more.plugins.len(), more.parallel), (1, 1, 1, 1, 2));
-    assert!(config.routes.is_empty());
     check_all(
         r#"
 [queue.q]

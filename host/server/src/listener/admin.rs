@@ -1,5 +1,6 @@
 //! An admin stream: one call, one answer, both JSON. A call is short; what takes long is called again until it is done.
 
+mod define;
 mod ledger;
 mod longer;
 mod plugin;
@@ -12,12 +13,14 @@ use bytes::Bytes;
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Frame;
 use quipu_protocol::proto;
-use quipu_queue::{StoreFailed, StoreInfo};
+use quipu_queue::{ROUTE_PREFIX, StoreFailed, StoreInfo};
+use quipu_router::RouteInfo;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
 use crate::access::Client;
+use crate::config::Kind;
 use crate::services::Services;
 pub(crate) use longer::Longer;
 
@@ -25,9 +28,12 @@ pub(crate) use longer::Longer;
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
 /// Calls that are answered at a time; the rest waits.
 pub(crate) const CALLS_MAX: usize = 16;
-/// Who is said to have done what a call does, where there are no users.
+/// What a route is that takes messages.
+const RUNNING: &str = "running";
+/// What a route is that was told to take none.
+const PAUSED: &str = "paused";
+/// Who has done what a call does, where there are no users.
 const NOBODY: &str = "local";
-const METHODS: &str = "queue.list, queue.show, queue.redrive, ledger, route.list, status, store.backup, store.compact";
 
 pub(super) async fn run(
     call: proto::AdminCall,
@@ -38,11 +44,7 @@ pub(super) async fn run(
 ) {
     let _turn = services.calls.acquire().await;
     let answered = match client.check_call(&call.method, payload) {
-        Ok(()) if call.method.starts_with("plugin.") => {
-            let who = client.user().unwrap_or_else(|| NOBODY.to_owned());
-            plugin::answer(&call.method, payload, &services, &who).await
-        }
-        Ok(()) => answer(&call.method, payload, &services).await,
+        Ok(()) => answer(&call.method, payload, &services, client).await,
         Err(error) => Err(error),
     };
     match answered.map(|answer| client.visible(&call.method, answer)) {
@@ -66,7 +68,12 @@ struct OneQueue {
 #[serde(deny_unknown_fields)]
 struct Nothing {}
 
-async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Result<Value, proto::Error> {
+async fn answer(
+    method: &str,
+    payload: &Bytes,
+    services: &Arc<Services>,
+    client: &Client,
+) -> Result<Value, proto::Error> {
     match method {
         "queue.list" => {
             let Nothing {} = arguments(method, payload)?;
@@ -81,7 +88,11 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
         "ledger" => ledger::ledger(services, arguments(method, payload)?).await,
         "route.list" => {
             let Nothing {} = arguments(method, payload)?;
-            Ok(json!({ "routes": services.router.routes() }))
+            Ok(json!({ "routes": routes(services, &info(services).await?) }))
+        }
+        plugin if plugin.starts_with("plugin.") => {
+            let who = client.user().unwrap_or_else(|| NOBODY.to_owned());
+            plugin::answer(plugin, payload, services, &who).await
         }
         "status" => {
             let Nothing {} = arguments(method, payload)?;
@@ -92,15 +103,61 @@ async fn answer(method: &str, payload: &Bytes, services: &Arc<Services>) -> Resu
             let Nothing {} = arguments(method, payload)?;
             longer::compact(services).await
         }
-        unknown => {
-            let all = format!("{METHODS}, {}", plugin::METHODS);
-            Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {all}")))
-        }
+        other => changing(other, payload, services).await,
     }
+}
+
+/// Methods that change what the router is.
+async fn changing(method: &str, payload: &Bytes, services: &Arc<Services>) -> Result<Value, proto::Error> {
+    match method {
+        "config.reload" => {
+            let Nothing {} = arguments(method, payload)?;
+            define::reload(services).await
+        }
+        "config.diff" => {
+            let Nothing {} = arguments(method, payload)?;
+            define::diff(services).await
+        }
+        "queue.create" => define::create(Kind::Queue, arguments(method, payload)?, services).await,
+        "queue.change" => define::change(Kind::Queue, arguments(method, payload)?, services).await,
+        "queue.delete" => define::delete_queue(arguments(method, payload)?, services).await,
+        "queue.purge" => define::purge(arguments(method, payload)?, services).await,
+        "subscription.create" => define::create_subscription(arguments(method, payload)?, services).await,
+        "subscription.pause" => define::pause(arguments(method, payload)?, true, services).await,
+        "subscription.resume" => define::pause(arguments(method, payload)?, false, services).await,
+        "subscription.seek" => define::seek(arguments(method, payload)?, services).await,
+        "subscription.delete" => define::delete_subscription(arguments(method, payload)?, services).await,
+        "route.create" => define::create(Kind::Route, arguments(method, payload)?, services).await,
+        "route.change" => define::change(Kind::Route, arguments(method, payload)?, services).await,
+        "route.delete" => define::delete_route(arguments(method, payload)?, services).await,
+        "route.pause" => define::pause_route(arguments(method, payload)?, true, services).await,
+        "route.resume" => define::pause_route(arguments(method, payload)?, false, services).await,
+        "route.seek" => define::seek_route(arguments(method, payload)?, services).await,
+        unknown => Err(unknown_method(unknown)),
+    }
+}
+
+fn unknown_method(method: &str) -> proto::Error {
+    let all = crate::access::methods().collect::<Vec<_>>().join(", ");
+    Code::InvalidCall.error(format!("unknown method {method:?}; there are {all}"))
 }
 
 async fn info(services: &Services) -> Result<StoreInfo, proto::Error> {
     services.store.info().await.map_err(unavailable)
+}
+
+/// The routes, with those that the store has paused shown as such.
+fn routes(services: &Services, store: &StoreInfo) -> Vec<RouteInfo> {
+    let mut routes = services.router.routes();
+    for route in &mut routes {
+        let queue = store.queues.iter().find(|queue| queue.name == route.from);
+        let subscription = format!("{ROUTE_PREFIX}{}", route.name);
+        let found = queue.and_then(|queue| queue.subscriptions.iter().find(|known| known.name == subscription));
+        if route.state == RUNNING && found.is_some_and(|subscription| subscription.paused) {
+            route.state = PAUSED;
+        }
+    }
+    routes
 }
 
 fn unavailable(e: StoreFailed) -> proto::Error {
@@ -117,13 +174,4 @@ fn arguments<T: for<'de> Deserialize<'de>>(method: &str, payload: &Bytes) -> Res
     }
     let payload: &[u8] = if payload.is_empty() { b"{}" } else { payload };
     serde_json::from_slice(payload).map_err(|e| Code::InvalidCall.error(format!("{method}: {e}")))
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn every_method_has_its_right() {
-        let all = super::METHODS.split(", ").chain(super::plugin::METHODS.split(", "));
-        assert_eq!(all.collect::<Vec<_>>(), crate::access::methods());
-    }
 }

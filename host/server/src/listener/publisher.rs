@@ -13,8 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Body;
-use quipu_protocol::{Message, MessageId, PublisherName, proto};
-use quipu_queue::{OpenPublisherError, PublishError, Published, Receipt, StoreFailed};
+use quipu_protocol::{Message, MessageId, PublisherName, Subject, proto};
+use quipu_queue::{OpenPublisherError, PublishError, Receipt, StoreFailed};
+use quipu_router::TraceLog;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +25,7 @@ use crate::access::{Client, Publishing};
 use crate::services::Services;
 use names::Named;
 pub(crate) use names::Names;
+use receipts::Told;
 use stage::{Admitted, Ready, Stage};
 
 /// Messages that a publisher may have under way.
@@ -54,6 +56,8 @@ struct Batch {
     answer: Option<Answer>,
     /// What they take until they are answered.
     room: Option<Room>,
+    /// Those of `taken` that are followed: which ones, ids and subjects.
+    followed: Vec<(usize, MessageId, Subject)>,
 }
 
 /// What the publisher may send in total, by what was answered so far.
@@ -94,16 +98,19 @@ pub(super) async fn run(
     let capacity = usize::try_from(WINDOW_MESSAGES).unwrap_or(usize::MAX) + 2;
     let (sender, receiver) = mpsc::channel(capacity);
     let stopped = writer.stopped();
-    let mut receipts = tokio::spawn(receipts::write(writer, receiver, granted.clone()));
+    let told = Told { trace: services.router.trace(), publisher: open.name.clone() };
+    let mut receipts = tokio::spawn(receipts::write(writer, receiver, granted.clone(), told));
     let is_named = named.is_some();
     let fenced = named.as_ref().map_or_else(CancellationToken::new, |named| named.fenced.clone());
     let stage = Stage::new(&services, source, is_named);
+    let trace = services.router.trace();
     let mut publisher = Publisher {
         reader,
         services,
         publishing,
         stage,
         is_named,
+        trace,
         granted,
         sequence: last_sequence,
         messages: 0,
@@ -158,6 +165,7 @@ struct Publisher {
     /// The way to the store.
     stage: Stage,
     is_named: bool,
+    trace: Arc<TraceLog>,
     granted: Arc<Granted>,
     /// Of the last message that came.
     sequence: u64,
@@ -197,13 +205,21 @@ impl Publisher {
     async fn read_batch(&mut self) -> Result<(Option<Batch>, bool), Option<proto::Error>> {
         let read = |e: ReadFrameError| e.to_error();
         let mut next = self.reader.incoming().await.map_err(read)?;
-        let mut batch = Batch { first: 0, bytes: 0, taken: Vec::new(), staged: None, answer: None, room: None };
+        let mut batch = Batch {
+            first: 0,
+            bytes: 0,
+            taken: Vec::new(),
+            staged: None,
+            answer: None,
+            room: None,
+            followed: Vec::new(),
+        };
         let mut messages = Vec::new();
         let mut failed = None;
         let end = loop {
             let Some(incoming) = next else { break true };
             match self.take(incoming, &mut batch) {
-                Ok(Some(published)) => batch.taken.push(published.map(|published| messages.push(published))),
+                Ok(Some(ready)) => batch.taken.push(ready.map(|ready| messages.push(ready))),
                 Ok(None) => break true,
                 Err(error) => {
                     failed = Some(error);
@@ -262,7 +278,7 @@ impl Publisher {
             Some(all) => all.add(room),
             none => *none = Some(room),
         }
-        Ok(Some(self.message(&publish, frame.payload)))
+        Ok(Some(self.message(&publish, frame.payload, batch)))
     }
 
     /// A `Publish` came: counts it where it may.
@@ -286,7 +302,12 @@ impl Publisher {
     }
 
     /// The message, or why it is refused.
-    fn message(&mut self, publish: &proto::Publish, payload: bytes::Bytes) -> Result<Ready, proto::Error> {
+    fn message(
+        &mut self,
+        publish: &proto::Publish,
+        payload: bytes::Bytes,
+        batch: &mut Batch,
+    ) -> Result<Ready, proto::Error> {
         let assigned = || MessageId::new(&uuid::Uuid::now_v7().simple().to_string()).expect("hex digits are an id");
         let decoded = Message::decode_published(&publish.message, payload, quipu_queue::now_ms(), assigned);
         let (message, has_id) = decoded.map_err(|e| Code::InvalidMessage.error(e.to_string()))?;
@@ -304,15 +325,10 @@ impl Publisher {
                 format!("a payload of {} bytes; this router takes {most} (`limits.message`)", message.payload.len());
             return Err(Code::TooLarge.error(text));
         }
-        // Sequences say of a named publisher what ids say of others.
-        let published = Published::new(&message, has_id && !self.is_named);
-        let most = self.services.store.message_bytes_max();
-        if published.size() > most {
-            let text = format!("a message of {} bytes; this router's journal takes {most}", published.size());
-            return Err(Code::TooLarge.error(text));
+        if self.trace.follows(&message) {
+            batch.followed.push((batch.taken.len(), message.id.clone(), message.subject.clone()));
         }
-        let published = if self.is_named { published.with_sequence(publish.sequence) } else { published };
-        Ok(self.stage.ready(published, message, (has_id, publish.sequence)))
+        self.stage.ready(message, has_id, publish.sequence)
     }
 }
 

@@ -32,10 +32,11 @@ pub(super) async fn run(
     grace: Duration,
 ) {
     let peer = connection.remote_address();
-    let (control, client, name) = match open(&connection, &services, hello_due).await {
-        Ok(opened) => opened,
-        Err(error) => return close(&connection, &error).await,
-    };
+    let (control, client, name) =
+        match open(&connection, &services, hello_due).instrument(tracing::info_span!("hello", %peer)).await {
+            Ok(opened) => opened,
+            Err(error) => return close(&connection, &error).await,
+        };
     let session = uuid::Uuid::now_v7().to_string();
     let span = tracing::info_span!("session", %peer, client = name, user = client.user());
     let opened = Opened { connection, control, client: Arc::new(client), session };

@@ -8,12 +8,13 @@ use quinn::WriteError;
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::{Body, Frame};
 use quipu_protocol::limits::{EXTEND_MS_MAX, SETTLE_TOKENS_MAX, TEXT_BYTES_MAX};
-use quipu_protocol::proto;
+use quipu_protocol::{Message, proto};
 use quipu_queue::delivery::CREDIT_MAX;
 use quipu_queue::{
     Consumer, Delivery, Mode, Notice, NoticeKind, Offset, Outcome, Settle, SettleError, Settlement, Start, StoreFailed,
     SubscribeError, Token, Why,
 };
+use quipu_router::{TraceLog, What};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frames::{FrameReader, FrameWriter};
@@ -86,7 +87,12 @@ pub(super) async fn run(
     // Every answer has its room among `UNANSWERED_MAX`, and so there is room here; one more for the end.
     let (out, answers) = mpsc::channel(UNANSWERED_MAX + 1);
     let written = Arc::new(Written::default());
-    let writing = tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone() }));
+    let traced = Traced {
+        trace: services.router.trace(),
+        queue: subscribe.queue.clone(),
+        subscription: subscribe.subscription.clone(),
+    };
+    let writing = tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone(), traced }));
     let (settling, settles) = mpsc::channel(UNANSWERED_MAX);
     let answering = tokio::spawn(answer(settles, out.clone()));
     let room = Arc::new(Semaphore::new(UNANSWERED_MAX));
@@ -380,10 +386,30 @@ fn settle_error(error: &SettleError) -> proto::Error {
     code.error(error.to_string())
 }
 
+/// Where it is told which messages that are followed a consumer has.
+struct Traced {
+    trace: Arc<TraceLog>,
+    queue: String,
+    subscription: String,
+}
+
+impl Traced {
+    fn delivered(&self, delivery: &Delivery) {
+        if self.trace.is_on()
+            && let Ok(message) = Message::decode(delivery.stored.header.clone(), Bytes::new())
+            && self.trace.follows(&message)
+        {
+            let (queue, subscription, attempt) = (self.queue.clone(), self.subscription.clone(), delivery.attempt);
+            self.trace.add(message.id.as_str(), What::Delivered { queue, subscription, consumer: None, attempt });
+        }
+    }
+}
+
 /// What waits to be written: answers, which go first and end the stream, and deliveries.
 struct Outgoing {
     answers: mpsc::Receiver<Out>,
     deliveries: mpsc::Receiver<Said>,
+    traced: Traced,
     written: Arc<Written>,
 }
 
@@ -436,6 +462,7 @@ async fn write_all(writer: &mut FrameWriter, out: &mut Outgoing) -> Result<Optio
                     for delivery in batch {
                         out.written.deliveries.fetch_add(1, Ordering::AcqRel);
                         bytes += delivery.stored.size() as u64;
+                        out.traced.delivered(&delivery);
                         put_delivery(writer, delivery);
                         if writer.waiting() >= WRITE_BYTES {
                             writer.flush().await?;

@@ -12,11 +12,10 @@ use quipu_runtime::{CapturedLog, Component, ConfigureError, Use};
 use serde::Serialize;
 
 use super::cases::{Case, Tried};
-use super::route::Route;
 use super::store::named;
-use super::r#use;
 use super::version::{Deployed, Reference, Version, short, unix_ms};
-use crate::config::{Config, PluginUse};
+use super::{routes_with, r#use};
+use crate::config::{Config, PluginUse, RouteConfig};
 use crate::services::Services;
 
 /// What is asked for.
@@ -86,7 +85,6 @@ struct SelfTest {
 
 #[derive(Debug, Clone, Serialize)]
 struct Swap {
-    /// None: the route runs as messages are published.
     queue: Option<String>,
     offset: u64,
     drained: u64,
@@ -138,8 +136,7 @@ pub(crate) async fn deploy(services: &Arc<Services>, order: Order) -> Result<Rep
     };
     let (route, version) = found.at("find").map_err(|stop| failed(stop, None))?;
     let name = Named::of(&version);
-    let deployment = Deployment { services, config: &config, order: &order, route, version, before: before.clone() };
-    let report = deployment.run().await;
+    let report = Deployment { services, config, order: &order, route, version, before: before.clone() }.run().await;
     report.map_err(|stop| failed(stop, Some(name)))
 }
 
@@ -149,38 +146,34 @@ pub(crate) async fn start_held(services: &Services, plugin: &str) -> Vec<String>
     let held: Vec<String> =
         services.router.routes().into_iter().filter(|route| route.state == "held").map(|route| route.name).collect();
     let (config, mut started) = (services.config(), Vec::new());
-    for route in Route::with(&config, plugin) {
-        let name = route.name();
-        if !held.iter().any(|held| held == name) {
-            continue;
-        }
-        match start(services, &config, route).await {
-            Ok(true) => started.push(name.to_owned()),
+    for route in routes_with(&config, plugin).into_iter().filter(|route| held.contains(&route.name)) {
+        match start(services, &config, &route).await {
+            Ok(true) => started.push(route.name),
             Ok(false) => {}
-            Err(e) => tracing::warn!(route = name, "still held: {e:#}"),
+            Err(e) => tracing::warn!(route = route.name, "still held: {e:#}"),
         }
     }
     started
 }
 
-async fn start(services: &Services, config: &Config, route: Route<'_>) -> Result<bool> {
+async fn start(services: &Services, config: &Config, route: &RouteConfig) -> Result<bool> {
     let prepared = services.plugins.prepare(config, route).await?;
     if let Some(reason) = prepared.held {
-        services.router.hold(route.name(), &reason).await?;
+        services.router.hold(&route.name, &reason).await?;
         return Ok(false);
     }
-    services.router.replace_chain(route.name(), route.chain_settings(prepared.chains)?).await?;
-    services.router.release(route.name()).await?;
+    services.router.replace_chain(&route.name, crate::app::chain_settings(route, prepared.chains)?).await?;
+    services.router.release(&route.name).await?;
     Ok(true)
 }
 
-fn find<'a>(services: &Services, config: &'a Config, order: &Order) -> Result<(Route<'a>, Arc<Version>)> {
+fn find(services: &Services, config: &Config, order: &Order) -> Result<(RouteConfig, Arc<Version>)> {
     let (plugins, Order { name, route: to, .. }) = (&services.plugins, order);
-    let route = Route::all(config).find(|route| route.name() == to);
-    let route = route.ok_or_else(|| anyhow!("there is no route {to:?}"))?;
-    let mut uses = route.plugins().iter().filter(|plugin| plugin.name == *name).peekable();
+    let route = config.routes.iter().find(|route| route.name == *to);
+    let route = route.cloned().ok_or_else(|| anyhow!("there is no route {to:?}"))?;
+    let mut uses = route.plugins.iter().filter(|plugin| plugin.name == *name).peekable();
     if uses.peek().is_none() {
-        let others: Vec<&str> = route.plugins().iter().map(|plugin| plugin.name.as_str()).collect();
+        let others: Vec<&str> = route.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
         bail!(
             "route {to:?} has no plugin {name:?}; it has {}",
             if others.is_empty() { "none".into() } else { others.join(", ") }
@@ -213,9 +206,9 @@ fn serving(services: &Services, order: &Order) -> Option<Named> {
 
 struct Deployment<'a> {
     services: &'a Arc<Services>,
-    config: &'a Config,
+    config: Arc<Config>,
     order: &'a Order,
-    route: Route<'a>,
+    route: RouteConfig,
     version: Arc<Version>,
     before: Option<Named>,
 }
@@ -228,8 +221,8 @@ impl Deployment<'_> {
         self.check_room(&loaded.component)?;
         try_out(&loaded.component, &uses).await?;
         let self_test = self_test(&loaded.component, &uses[0], &version.cases).await?;
-        let chains = services.plugins.chains(config, *route, &self.versions().await?).await.at("warm")?;
-        let chain = route.chain_settings(chains).at("warm")?;
+        let chains = services.plugins.chains(config, route, &self.versions().await?).await.at("warm")?;
+        let chain = crate::app::chain_settings(route, chains).at("warm")?;
         let before = self.ledger().await;
         let swapped = services.router.replace_chain(&order.route, chain).await.at("swap")?;
         services.router.release(&order.route).await.at("swap")?;
@@ -243,17 +236,17 @@ impl Deployment<'_> {
     }
 
     fn uses(&self) -> Vec<Use> {
-        let of = self.route.plugins().iter().filter(|plugin| plugin.name == self.order.name);
-        of.map(|plugin| r#use(self.config, self.route.name(), plugin)).collect()
+        let of = self.route.plugins.iter().filter(|plugin| plugin.name == self.order.name);
+        of.map(|plugin| r#use(&self.config, &self.route.name, plugin)).collect()
     }
 
     /// The whole chain: this version in its places, and the others as they are.
     async fn versions(&self) -> Result<Vec<Arc<Version>>, Stop> {
         let mut versions = Vec::new();
-        for plugin in self.route.plugins() {
+        for plugin in &self.route.plugins {
             versions.push(match plugin.name == self.order.name {
                 true => self.version.clone(),
-                false => self.services.plugins.chosen(self.config, self.route.name(), plugin).await.at("warm")?,
+                false => self.services.plugins.chosen(&self.config, &self.route.name, plugin).await.at("warm")?,
             });
         }
         Ok(versions)
@@ -261,7 +254,7 @@ impl Deployment<'_> {
 
     fn check_room(&self, component: &Component) -> Result<(), Stop> {
         // The whole chain is made anew, and the one before serves until then.
-        let uses = self.route.plugins().len() * self.route.parallel();
+        let uses = self.route.plugins.len() * self.route.parallel;
         let uses = u32::try_from(uses).unwrap_or(u32::MAX);
         self.services.plugins.compiler.runtime().room_for(component, uses).at("room")
     }
@@ -285,17 +278,17 @@ impl Deployment<'_> {
 
     /// Whether every lane says that it serves the version, in every place.
     fn probe(&self, swapped: &Swapped) -> bool {
-        let places = self.route.plugins().iter().zip(&swapped.serving);
+        let places = self.route.plugins.iter().zip(&swapped.serving);
         let mut of = places.filter(|(plugin, _)| plugin.name == self.order.name);
-        swapped.serving.len() == self.route.plugins().len()
+        swapped.serving.len() == self.route.plugins.len()
             && of.all(|(_, digest)| digest.to_string() == self.version.digest)
     }
 
     async fn ledger(&self) -> Option<Ledger> {
-        let from = self.route.queue()?;
         let store = self.services.store.info().await.ok()?;
-        let queue = store.queues.into_iter().find(|queue| queue.name == from)?;
-        let name = format!("{ROUTE_PREFIX}{}", self.route.name());
+        let read = self.route.queue()?.as_str();
+        let queue = store.queues.into_iter().find(|queue| queue.name == read)?;
+        let name = format!("{ROUTE_PREFIX}{}", self.route.name);
         let subscription = queue.subscriptions.into_iter().find(|subscription| subscription.name == name)?;
         let (came, accounted) = subscription.ledger();
         let counts = &subscription.counts;
@@ -332,7 +325,7 @@ impl Deployment<'_> {
             configure: "ok",
             self_test,
             swap: Swap {
-                queue: self.route.queue().map(str::to_owned),
+                queue: self.route.queue().map(ToString::to_string),
                 offset: swapped.offset.0,
                 drained: swapped.drained,
                 took_ms: ms(swapped.took),
@@ -407,10 +400,10 @@ pub(crate) async fn remove(services: &Services, reference: &Reference) -> Result
     let mut users: Vec<String> = serves.map(|route| route.name.clone()).collect();
     let deployed = plugins.store.deployments().into_iter();
     users.extend(deployed.filter(|(_, name, deployed)| is_it(name, &deployed.digest)).map(|(route, ..)| route));
-    for route in Route::with(&services.config(), &version.name) {
+    for route in routes_with(&services.config(), &version.name) {
         let pins = |plugin: &PluginUse| plugin.version.as_ref().is_some_and(|pinned| version.is_called(pinned));
-        if route.plugins().iter().any(|plugin| plugin.name == version.name && pins(plugin)) {
-            users.push(route.name().to_owned());
+        if route.plugins.iter().any(|plugin| plugin.name == version.name && pins(plugin)) {
+            users.push(route.name);
         }
     }
     users.sort();

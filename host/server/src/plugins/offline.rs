@@ -8,9 +8,8 @@ use anyhow::{Context as _, Result};
 use quipu_runtime::{Component, Runtime, RuntimeConfig};
 
 use super::compile::{CompileLimits, Compiler};
-use super::route::Route;
 use super::version::STOCK;
-use super::{limits, names, sizes, r#use};
+use super::{limits, names, routes_with, sizes, r#use};
 use crate::config::Config;
 use crate::services::PluginListing;
 
@@ -71,12 +70,12 @@ impl Offline {
             }
         }
         let offline = Self { loaded, elsewhere };
-        for route in Route::all(config) {
-            let count = route.plugins().len();
-            for (n, plugin) in route.plugins().iter().enumerate().filter(|(_, plugin)| plugin.version.is_none()) {
+        for route in &config.routes {
+            let (name, count) = (&route.name, route.plugins.len());
+            for (n, plugin) in route.plugins.iter().enumerate().filter(|(_, plugin)| plugin.version.is_none()) {
                 let Some((component, source)) = offline.loaded.get(&plugin.name) else { continue };
-                let r#use = r#use(config, route.name(), plugin);
-                let place = || format!("route {:?}, plugin {} of {count} ({source})", route.name(), n + 1);
+                let r#use = r#use(config, name, plugin);
+                let place = || format!("route {name:?}, plugin {} of {count} ({source})", n + 1);
                 tokio::task::block_in_place(|| component.plugin(r#use)).with_context(place)?;
             }
         }
@@ -96,7 +95,7 @@ impl Offline {
                 deadline_ms: limits.deadline.as_millis(),
                 memory_bytes: limits.memory_bytes,
                 output_bytes: limits.output_bytes,
-                routes: Route::with(config, name).map(|route| route.name().to_owned()).collect(),
+                routes: routes_with(config, name).into_iter().map(|route| route.name).collect(),
             }
         };
         self.loaded.iter().map(listing).collect()

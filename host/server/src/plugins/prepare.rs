@@ -6,10 +6,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow};
 use quipu_runtime::{Component, Plugin, Use};
 
-use super::route::Route;
 use super::version::{Deployed, FILE, Version, unix_ms};
 use super::{Plugins, r#use};
-use crate::config::{Config, PluginUse};
+use crate::config::{Config, PluginUse, RouteConfig};
 
 /// One chain for each lane.
 pub(crate) type Chains = Vec<Vec<Box<dyn Plugin>>>;
@@ -45,14 +44,14 @@ enum Unready {
 impl Plugins {
     /// Everything that a route needs to start. What is wrong with a version of the store holds the route, so that the
     /// router starts; what is wrong with the configuration and its files is an error.
-    pub(crate) async fn prepare(&self, config: &Config, route: Route<'_>) -> Result<Prepared> {
+    pub(crate) async fn prepare(&self, config: &Config, route: &RouteConfig) -> Result<Prepared> {
         let held = |reason: String| {
-            let chains = (0..route.parallel()).map(|_| Vec::new()).collect();
+            let chains = (0..route.parallel).map(|_| Vec::new()).collect();
             Ok(Prepared { chains, held: Some(reason) })
         };
         let mut chosen = Vec::new();
-        for plugin in route.plugins() {
-            match self.choose(config, route.name(), plugin).await {
+        for plugin in &route.plugins {
+            match self.choose(config, &route.name, plugin).await {
                 Ok(choice) => chosen.push(choice),
                 Err(Unready::Missing(reason)) => return held(reason),
                 Err(Unready::Broken(e)) => return Err(e),
@@ -61,7 +60,7 @@ impl Plugins {
         let versions: Vec<Arc<Version>> = chosen.iter().map(|(version, _)| version.clone()).collect();
         match self.chains(config, route, &versions).await {
             Ok(chains) => {
-                self.keep_choices(route.name(), &chosen).await?;
+                self.keep_choices(&route.name, &chosen).await?;
                 Ok(Prepared { chains, held: None })
             }
             Err(e) if chosen.iter().any(|(_, choice)| *choice != Choice::File) => held(format!("{e:#}")),
@@ -130,7 +129,12 @@ impl Plugins {
     }
 
     /// Instances of these versions, one for each lane and place in the chain.
-    pub(super) async fn chains(&self, config: &Config, route: Route<'_>, versions: &[Arc<Version>]) -> Result<Chains> {
+    pub(super) async fn chains(
+        &self,
+        config: &Config,
+        route: &RouteConfig,
+        versions: &[Arc<Version>],
+    ) -> Result<Chains> {
         let mut components: BTreeMap<String, Component> = BTreeMap::new();
         for version in versions {
             if !components.contains_key(&version.digest) {
@@ -139,11 +143,11 @@ impl Plugins {
         }
         let place = |(n, (plugin, version)): (usize, (&PluginUse, &Arc<Version>))| Place {
             component: components[&version.digest].clone(),
-            r#use: r#use(config, route.name(), plugin),
-            name: format!("route {:?}, plugin {} of {} ({})", route.name(), n + 1, versions.len(), version.source),
+            r#use: r#use(config, &route.name, plugin),
+            name: format!("route {:?}, plugin {} of {} ({})", route.name, n + 1, versions.len(), version.source),
         };
-        let places: Vec<Place> = route.plugins().iter().zip(versions).enumerate().map(place).collect();
-        let lanes = route.parallel();
+        let places: Vec<Place> = route.plugins.iter().zip(versions).enumerate().map(place).collect();
+        let lanes = route.parallel;
         tokio::task::spawn_blocking(move || (0..lanes).map(|_| places.iter().map(Place::guest).collect()).collect())
             .await?
     }

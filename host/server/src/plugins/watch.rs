@@ -13,10 +13,9 @@ use anyhow::{Context as _, Result};
 use quipu_runtime::Digest;
 use tokio_util::sync::CancellationToken;
 
-use super::Push;
 use super::deploy::{Order, Target, deploy};
-use super::route::Route;
 use super::version::{self, check_name};
+use super::{Push, routes_with};
 use crate::services::Services;
 
 /// Between two looks.
@@ -94,13 +93,12 @@ async fn take(services: &Arc<Services>, name: &str, file: &Path) -> Result<()> {
     let cases = services.plugins.store.versions(Some(name)).first().map(|latest| latest.cases.clone());
     let push = Push { name: name.to_owned(), tag, cases: cases.unwrap_or_default(), source, who: who.clone(), bytes };
     services.plugins.push(push).await?;
-    let config = services.config();
-    for route in Route::with(&config, name).map(|route| route.name().to_owned()) {
-        let serves = services.router.routes().into_iter().find(|info| info.name == route);
+    for route in routes_with(&services.config(), name) {
+        let serves = services.router.routes().into_iter().find(|info| info.name == route.name);
         if serves.is_some_and(|info| info.plugins.iter().any(|p| *p.name == *name && *p.digest == *digest)) {
             continue;
         }
-        let to = Target::Version(digest.clone());
+        let (to, route) = (Target::Version(digest.clone()), route.name);
         let order = Order { name: name.to_owned(), route: route.clone(), to, who: who.clone() };
         match deploy(services, order).await {
             Ok(_) => tracing::info!(plugin = name, route, digest = version::short(&digest), "serves, probed"),

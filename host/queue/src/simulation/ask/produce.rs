@@ -5,7 +5,7 @@ use quipu_protocol::{Key, Message, MessageId, Subject};
 
 use super::{Ask, Named, QUEUES, SUBJECTS};
 use crate::commit::SubscriptionId;
-use crate::plan::{Published, Run};
+use crate::plan::{Output, Published, Run, Target};
 use crate::request::{Reply, Request, Source};
 use crate::simulation::model::Sent;
 use crate::simulation::world::{Event, World};
@@ -51,6 +51,9 @@ impl World {
             source: (source, number),
             named: None,
             parent,
+            outputs: Vec::new(),
+            is_taken: false,
+            of: None,
         };
         self.sents.insert(id.clone(), sent);
         (id, message)
@@ -64,7 +67,13 @@ impl World {
     fn again(&self, id: &str) -> Published {
         let sent = &self.sents[id];
         let message = Message::decode(sent.header.clone(), sent.payload.clone()).expect("a sound header");
-        let published = Published::new(&message, sent.dedup);
+        let output = |id: &String| {
+            let Sent { subject, header, payload, .. } = self.sents[id].clone();
+            let payload = Some(payload).filter(|payload| *payload != sent.payload);
+            Output { target: Target::Subject(subject), header, payload }
+        };
+        let published = Published::new(&message, sent.dedup).with_outputs(sent.outputs.iter().map(output).collect());
+        let published = if sent.is_taken { published.taken() } else { published };
         published.with_sequence(sent.named.as_ref().map_or(0, |(_, _, sequence)| *sequence))
     }
 
@@ -81,9 +90,39 @@ impl World {
             }
             let letter = if self.random.percent(40) { 'i' } else { 'p' };
             let subject = self.subject();
-            ids.push(self.message(subject, letter, source, None).0);
+            let id = self.message(subject, letter, source, None).0;
+            if self.random.percent(15) {
+                self.route_inline(&id);
+            }
+            ids.push(id);
         }
         self.submit(ids, Source { id: source, named: None }, None, false);
+    }
+
+    /// What inline routes make of a message before it is handed over.
+    fn route_inline(&mut self, of: &str) {
+        self.hit("messages of inline routes");
+        let is_taken = self.random.percent(50);
+        let mut outputs = Vec::new();
+        for _ in 0..self.random.below(3) {
+            let subject = self.subject();
+            let (id, _) = self.message(subject, 't', 0, None);
+            let payload = self.sents[of].payload.clone();
+            let keeps = self.random.percent(50);
+            if let Some(sent) = self.sents.get_mut(&id) {
+                sent.of = Some(of.to_owned());
+                sent.payload = if keeps { payload } else { sent.payload.clone() };
+            }
+            outputs.push(id);
+        }
+        let nowhere = self.random.percent(50).then(|| Subject::new("nowhere").expect("a subject"));
+        let Some(sent) = self.sents.get_mut(of) else { return };
+        if let Some(subject) = nowhere {
+            let mut message = Message::decode(sent.header.clone(), sent.payload.clone()).expect("a sound header");
+            message.subject = subject.clone();
+            (sent.header, sent.subject) = (message.encode_header(), subject);
+        }
+        (sent.outputs, sent.is_taken) = (outputs, is_taken);
     }
 
     fn submit(&mut self, ids: Vec<String>, source: Source, named: Option<&'static str>, zombie: bool) {

@@ -11,16 +11,13 @@ use quipu_runtime::LogLevel;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Nothing, arguments};
+use super::{Nothing, arguments, unknown_method};
 use crate::plugins::Push;
 use crate::plugins::cases::Case;
 use crate::plugins::deploy::{self, Order, Target};
 use crate::plugins::figures::Figures;
 use crate::plugins::version::{Reference, Version, is_own};
 use crate::services::Services;
-
-pub(super) const METHODS: &str = "plugin.list, plugin.show, plugin.upload, plugin.piece, plugin.push, plugin.deploy, \
-                                  plugin.rollback, plugin.remove, plugin.logs, plugin.traps";
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -139,7 +136,7 @@ pub(super) async fn answer(
         }
         "plugin.logs" => Ok(logs(services, &arguments(method, payload)?)),
         "plugin.traps" => Ok(traps(services, &arguments(method, payload)?)),
-        unknown => Err(Code::InvalidCall.error(format!("unknown method {unknown:?}; there are {METHODS}"))),
+        unknown => Err(unknown_method(unknown)),
     }
 }
 

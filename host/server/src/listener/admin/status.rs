@@ -5,15 +5,13 @@ use quipu_queue::StoreInfo;
 use quipu_router::RouteInfo;
 use serde_json::{Value, json};
 
-use super::info;
+use super::{PAUSED, RUNNING, info};
 use crate::services::Services;
-
-/// What a route is that takes messages.
-const RUNNING: &str = "running";
 
 pub(super) async fn status(services: &Services) -> Result<Value, proto::Error> {
     let store = info(services).await?;
-    let reasons = reasons(&store, &services.router.routes());
+    let mut reasons = reasons(&store, &super::routes(services, &store));
+    reasons.extend(services.live.left_out().into_iter().map(|why| format!("not in effect: {why}")));
     Ok(json!({
         "ready": reasons.is_empty(),
         "reasons": reasons,
@@ -38,7 +36,7 @@ fn reasons(store: &StoreInfo, routes: &[RouteInfo]) -> Vec<String> {
     if store.failed.is_none() && store.refuses_publishes {
         reasons.push("publishes are refused: the disk is nearly full".into());
     }
-    for route in routes.iter().filter(|route| route.state != RUNNING) {
+    for route in routes.iter().filter(|route| ![RUNNING, PAUSED].contains(&route.state)) {
         let why = route.state_reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
         reasons.push(format!("route {:?} stands still: {}{why}", route.name, route.state));
     }

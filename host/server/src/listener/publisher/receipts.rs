@@ -8,6 +8,7 @@ use quipu_protocol::code::Code;
 use quipu_protocol::limits::{FRAME_ELEMENTS_MAX, RECEIPT_RESULTS_MAX};
 use quipu_protocol::proto;
 use quipu_queue::{PublishError, Receipt, StoreFailed};
+use quipu_router::{TraceLog, What};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,8 +22,15 @@ const RECEIPT_BYTES: usize = 256 << 10;
 /// Elements in one receipt, with room for its own fields.
 const RECEIPT_ELEMENTS: usize = FRAME_ELEMENTS_MAX - 16;
 
-pub(super) async fn write(mut writer: FrameWriter, mut said: mpsc::Receiver<Said>, granted: Arc<Granted>) {
-    match receipts(&mut writer, &mut said, &granted).await {
+/// Where it is told what messages that are followed were answered.
+pub(super) struct Told {
+    pub(super) trace: Arc<TraceLog>,
+    /// The publisher's name, if it has one.
+    pub(super) publisher: String,
+}
+
+pub(super) async fn write(mut writer: FrameWriter, mut said: mpsc::Receiver<Said>, granted: Arc<Granted>, told: Told) {
+    match receipts(&mut writer, &mut said, &granted, &told).await {
         Ok(Some(Said::Fail(error))) => writer.fail(error).await,
         Ok(Some(_)) => {
             if writer.send(proto::End {}).await.is_ok() {
@@ -39,6 +47,7 @@ async fn receipts(
     writer: &mut FrameWriter,
     said: &mut mpsc::Receiver<Said>,
     granted: &Granted,
+    told: &Told,
 ) -> Result<Option<Said>, WriteError> {
     let (mut messages, mut bytes) = (0, 0);
     let mut next = None;
@@ -52,7 +61,7 @@ async fn receipts(
         loop {
             messages += batch.taken.len() as u64;
             bytes += batch.bytes;
-            let fenced = put_receipts(writer, &mut batch, results);
+            let fenced = put_receipts(writer, &mut batch, results, told);
             drop(batch);
             if let Some(error) = fenced {
                 return Ok(Some(Said::Fail(error)));
@@ -75,6 +84,22 @@ async fn receipts(
         }
         writer.put(granted.raise(messages, bytes));
         writer.flush().await?;
+    }
+}
+
+impl Told {
+    fn published(&self, id: &str, subject: &str, result: &proto::Result) {
+        use proto::result::Kind;
+        let (outcome, positions): (&str, &[proto::Position]) = match &result.kind {
+            Some(Kind::Stored(stored)) => ("stored", &stored.positions),
+            Some(Kind::Duplicate(stored)) => ("duplicate", &stored.positions),
+            Some(Kind::Routed(_)) => ("routed", &[]),
+            Some(Kind::Error(error)) => (&error.text, &[]),
+            None => ("", &[]),
+        };
+        let places = positions.iter().map(|position| (position.queue.clone(), position.offset)).collect();
+        let (subject, publisher) = (subject.to_owned(), self.publisher.clone());
+        self.trace.add(id, What::Published { subject, publisher, outcome: outcome.to_owned(), places });
     }
 }
 
@@ -109,7 +134,7 @@ impl Batch {
     /// The inline routes have looked at it; none: they stopped.
     fn admitted(&mut self, admitted: Option<Admitted>) {
         self.staged = None;
-        let Some(Admitted { refused, answer }) = admitted else { return };
+        let Some(Admitted { refused, answer, room }) = admitted else { return };
         let went_on = self.taken.iter_mut().filter(|taken| taken.is_ok());
         for (taken, refused) in went_on.zip(refused) {
             if let Some(error) = refused {
@@ -117,6 +142,9 @@ impl Batch {
             }
         }
         self.answer = answer;
+        if let (Some(all), Some(room)) = (&mut self.room, room) {
+            all.add(room);
+        }
     }
 }
 
@@ -129,22 +157,28 @@ impl Drop for Batch {
             && let Ok(runtime) = Handle::try_current()
         {
             runtime.spawn(async move {
-                let later = match staged {
-                    Some(staged) => staged.await.ok().and_then(|admitted| admitted.answer),
+                let admitted = match staged {
+                    Some(staged) => staged.await.ok(),
                     None => None,
                 };
+                let (later, outputs) = admitted.map_or((None, None), |admitted| (admitted.answer, admitted.room));
                 if let Some(answer) = answer.or(later) {
                     answer.await.ok();
                 }
-                drop(room);
+                drop((room, outputs));
             });
         }
     }
 }
 
 /// Puts the receipts of a batch; what the stream ends with, where the publisher was fenced in the middle of it.
-fn put_receipts(writer: &mut FrameWriter, batch: &mut Batch, results: Results) -> Option<proto::Error> {
+fn put_receipts(writer: &mut FrameWriter, batch: &mut Batch, results: Results, told: &Told) -> Option<proto::Error> {
     let (results, fenced) = answers(std::mem::take(&mut batch.taken), results);
+    for (n, id, subject) in batch.followed.drain(..) {
+        if let Some(result) = results.get(n) {
+            told.published(id.as_str(), subject.as_str(), result);
+        }
+    }
     let mut first = batch.first;
     let mut rest = results.into_iter().peekable();
     while rest.peek().is_some() {

@@ -3,14 +3,16 @@
 //! Reading never waits for a plugin. From the first message that an inline route is for, a task of the publisher's own
 //! takes its batches, one after the other: they stay in order, and as many wait as credit lets a client have under way.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use quipu_protocol::code::Code;
-use quipu_protocol::{Message, proto};
-use quipu_queue::{Published, Store};
-use quipu_router::{Inline, Refusal};
+use quipu_protocol::{Message, MessageId, Subject, proto};
+use quipu_queue::{Output, Published, Store};
+use quipu_router::{Admission, Inline, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::ingest::{Ingest, Room};
 use super::{Answer, Batch, WINDOW_MESSAGES};
 use crate::services::Services;
 
@@ -19,22 +21,32 @@ pub(super) struct Stage {
     source: Arc<quipu_queue::Publisher>,
     inline: Arc<Inline>,
     store: Store,
-    is_named: bool,
+    ingest: Arc<Ingest>,
+    terms: Terms,
     /// Where it goes by the task.
     staged: Option<mpsc::Sender<Staged>>,
 }
 
-/// A message that may be stored.
-pub(super) struct Ready {
-    published: Published,
-    /// For inline routes, where there are some.
-    inline: Option<Asked>,
+/// A message that may be stored, if an inline route that is for it agrees.
+#[allow(clippy::large_enum_variant, reason = "moved twice")]
+pub(super) enum Ready {
+    Stored(Published),
+    Asked(Asked),
 }
 
-struct Asked {
+pub(super) struct Asked {
     message: Message,
-    /// Whether it may be one that was published before, known by its id.
+    /// Given by the client.
     has_id: bool,
+    sequence: u64,
+}
+
+/// What makes a message one for the store.
+#[derive(Clone, Copy)]
+struct Terms {
+    is_named: bool,
+    /// What the journal takes.
+    bytes_max: usize,
 }
 
 struct Staged {
@@ -48,37 +60,46 @@ pub(super) struct Admitted {
     pub(super) refused: Vec<Option<proto::Error>>,
     /// The store's, of the others.
     pub(super) answer: Option<Answer>,
+    /// What their outputs take until they are answered.
+    pub(super) room: Option<Room>,
 }
 
 impl Stage {
     pub(super) fn new(services: &Services, source: quipu_queue::Publisher, is_named: bool) -> Self {
         let (inline, store) = (services.router.inline(), services.store.clone());
-        Self { source: Arc::new(source), inline, store, is_named, staged: None }
+        let terms = Terms { is_named, bytes_max: store.message_bytes_max() };
+        let ingest = services.ingest.clone();
+        Self { source: Arc::new(source), inline, store, ingest, terms, staged: None }
     }
 
-    /// A message on its way, with what inline routes need of it.
-    pub(super) fn ready(&self, published: Published, message: Message, (has_id, sequence): (bool, u64)) -> Ready {
+    /// A message on its way, or why it is refused.
+    pub(super) fn ready(&self, message: Message, has_id: bool, sequence: u64) -> Result<Ready, proto::Error> {
+        let asked = Asked { message, has_id, sequence };
         // What a named publisher sends again was stored, or refused, before.
-        let is_again = self.is_named && sequence <= self.source.last_sequence;
-        let is_for = !is_again && self.inline.is_for(&message.subject);
-        let has_id = has_id && !self.is_named;
-        Ready { published, inline: is_for.then_some(Asked { message, has_id }) }
+        let is_again = self.terms.is_named && sequence <= self.source.last_sequence;
+        match !is_again && self.inline.is_for(&asked.message.subject) {
+            true => Ok(Ready::Asked(asked)),
+            false => self.terms.published(&asked).map(Ready::Stored),
+        }
     }
 
     /// Hands messages on, behind those before them.
     pub(super) async fn submit(&mut self, messages: Vec<Ready>, batch: &mut Batch) {
-        if self.staged.is_none() && messages.iter().all(|message| message.inline.is_none()) {
-            let messages = messages.into_iter().map(|message| message.published).collect();
+        if self.staged.is_none() && messages.iter().all(|message| matches!(message, Ready::Stored(_))) {
+            let stored = |message| if let Ready::Stored(published) = message { Some(published) } else { None };
+            let messages = messages.into_iter().filter_map(stored).collect();
             // An error here is the same as an answer that never comes.
             batch.answer = self.source.submit(messages).await.ok();
             return;
         }
-        let (source, inline, store) = (&self.source, &self.inline, &self.store);
+        let (inline, store, ingest, terms) = (&self.inline, &self.store, &self.ingest, self.terms);
+        let gate = || Gate { inline: inline.clone(), store: store.clone(), ingest: ingest.clone(), terms, room: None };
+        let source = &self.source;
         let staged = self.staged.get_or_insert_with(|| {
             // Every batch holds at least one message, so there is always room.
             let capacity = usize::try_from(WINDOW_MESSAGES).unwrap_or(usize::MAX) + 2;
             let (sender, receiver) = mpsc::channel(capacity);
-            tokio::spawn(run(receiver, source.clone(), inline.clone(), store.clone()));
+            tokio::spawn(run(receiver, source.clone(), gate()));
             sender
         });
         let (reply, admitted) = oneshot::channel();
@@ -88,60 +109,111 @@ impl Stage {
     }
 }
 
-async fn run(
-    mut staged: mpsc::Receiver<Staged>,
-    source: Arc<quipu_queue::Publisher>,
+/// What the task has.
+struct Gate {
     inline: Arc<Inline>,
     store: Store,
-) {
+    ingest: Arc<Ingest>,
+    terms: Terms,
+    /// What outputs of the batch in hand take.
+    room: Option<Room>,
+}
+
+async fn run(mut staged: mpsc::Receiver<Staged>, source: Arc<quipu_queue::Publisher>, mut gate: Gate) {
     while let Some(Staged { messages, reply }) = staged.recv().await {
-        let (messages, refused) = admit(messages, &inline, &store).await;
+        let (messages, refused) = gate.admit(messages).await;
         let answer = if messages.is_empty() { None } else { source.submit(messages).await.ok() };
         // The publisher may be gone.
-        reply.send(Admitted { refused, answer }).ok();
+        reply.send(Admitted { refused, answer, room: gate.room.take() }).ok();
     }
 }
 
-/// What of the messages is stored, with its outputs; and why the others are refused.
-async fn admit(
-    mut messages: Vec<Ready>,
-    inline: &Inline,
-    store: &Store,
-) -> (Vec<Published>, Vec<Option<proto::Error>>) {
-    let is_known = known(&messages, store).await;
-    let is_asked = |(message, known): (&mut Ready, bool)| if known { None } else { message.inline.take() };
-    let asked: Vec<Option<Asked>> = messages.iter_mut().zip(is_known).map(is_asked).collect();
-    let wanted: Vec<bool> = asked.iter().map(Option::is_some).collect();
-    let mut admitted = inline.admit(asked.into_iter().flatten().map(|asked| asked.message).collect()).await.into_iter();
-    let (mut stored, mut refused) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
-    for (Ready { published, .. }, is_asked) in messages.into_iter().zip(wanted) {
-        let admission = if is_asked { admitted.next() } else { None };
-        let (published, refusal) = match admission {
-            None => (Some(published), None),
-            Some(Ok(admission)) => {
-                let published = published.with_outputs(admission.outputs);
-                (Some(if admission.taken { published.taken() } else { published }), None)
-            }
-            Some(Err(refusal)) => (None, Some(error(refusal))),
+impl Gate {
+    /// What of the messages is stored, with its outputs; and why the others are refused.
+    async fn admit(&mut self, messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
+        let is_known = self.known(&messages).await;
+        let asks = |(message, known): (&Ready, &bool)| match message {
+            Ready::Asked(asked) if !known => Some(asked.message.clone()),
+            _ => None,
         };
-        stored.extend(published);
-        refused.push(refusal);
+        let mut asked: VecDeque<Message> = messages.iter().zip(&is_known).filter_map(asks).collect();
+        let mut said = VecDeque::new();
+        let (mut stored, mut refused) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+        for (message, is_known) in messages.into_iter().zip(is_known) {
+            let admission = match message {
+                Ready::Asked(_) if !is_known => {
+                    if said.is_empty() {
+                        // Of all that is left; the answer may be for the first of them alone.
+                        said = self.inline.admit(asked.iter().cloned().collect()).await.into();
+                    }
+                    asked.pop_front();
+                    said.pop_front()
+                }
+                _ => None,
+            };
+            match self.decided(message, admission) {
+                Ok(published) => {
+                    stored.push(published);
+                    refused.push(None);
+                }
+                Err(error) => refused.push(Some(error)),
+            }
+        }
+        (stored, refused)
     }
-    (stored, refused)
+
+    /// What the inline routes said of a message, if they were asked.
+    fn decided(&mut self, message: Ready, said: Option<quipu_router::Admitted>) -> Result<Published, proto::Error> {
+        let admission = said.unwrap_or_else(|| Ok(Admission::default())).map_err(error)?;
+        let published = match message {
+            Ready::Stored(published) => published,
+            Ready::Asked(asked) => self.terms.published(&asked)?,
+        };
+        let bytes = admission.outputs.iter().map(Output::size).sum::<usize>();
+        if bytes > 0 {
+            let overloaded =
+                || Code::Overloaded.error("plugins make more of what is published than the router can take in");
+            let room = self.ingest.reserve(bytes as u64).ok_or_else(overloaded)?;
+            match &mut self.room {
+                Some(all) => all.add(room),
+                none => *none = Some(room),
+            }
+        }
+        let published = published.with_outputs(admission.outputs);
+        Ok(if admission.taken { published.taken() } else { published })
+    }
+
+    /// Which of them were published before: they are answered as then, and no plugin sees them again.
+    async fn known(&self, messages: &[Ready]) -> Vec<bool> {
+        let id = |message: &Ready| match message {
+            Ready::Asked(Asked { message, has_id: true, .. }) if !self.terms.is_named => {
+                Some((message.subject.clone(), message.id.clone()))
+            }
+            _ => None,
+        };
+        let ids: Vec<Option<(Subject, MessageId)>> = messages.iter().map(id).collect();
+        if ids.iter().all(Option::is_none) {
+            return vec![false; messages.len()];
+        }
+        let has_id: Vec<bool> = ids.iter().map(Option::is_some).collect();
+        // A store that has failed says so itself.
+        let mut known = self.store.known(ids.into_iter().flatten().collect()).await.unwrap_or_default().into_iter();
+        has_id.into_iter().map(|has_id| has_id && known.next().flatten().is_some()).collect()
+    }
 }
 
-/// Which of them were published before: they are answered as then, and no plugin sees them again.
-async fn known(messages: &[Ready], store: &Store) -> Vec<bool> {
-    let has_id = |message: &Ready| message.inline.as_ref().is_some_and(|asked| asked.has_id);
-    let of = |asked: &Asked| (asked.message.subject.clone(), asked.message.id.clone());
-    let ids: Vec<_> =
-        messages.iter().filter(|message| has_id(message)).filter_map(|m| m.inline.as_ref().map(of)).collect();
-    if ids.is_empty() {
-        return vec![false; messages.len()];
+impl Terms {
+    fn published(self, asked: &Asked) -> Result<Published, proto::Error> {
+        let Asked { message, has_id, sequence } = asked;
+        // Sequences say of a named publisher what ids say of others.
+        let published = Published::new(message, *has_id && !self.is_named);
+        if published.size() > self.bytes_max {
+            let most = self.bytes_max;
+            let text = format!("a message of {} bytes; this router's journal takes {most}", published.size());
+            return Err(Code::TooLarge.error(text));
+        }
+        Ok(if self.is_named { published.with_sequence(*sequence) } else { published })
     }
-    // A store that has failed says so itself.
-    let mut known = store.known(ids).await.unwrap_or_default().into_iter();
-    messages.iter().map(|message| has_id(message) && known.next().flatten().is_some()).collect()
 }
 
 fn error(refusal: Refusal) -> proto::Error {

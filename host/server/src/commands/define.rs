@@ -1,0 +1,236 @@
+//! `quipu queue|route|subscription …`: what changes while the router runs.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::connect::ServerArgs;
+use super::output::say;
+use super::table;
+
+/// A queue or route as `KEY=VALUE` pairs, with the keys of the configuration file.
+#[derive(Debug, Args)]
+pub(crate) struct DefineArgs {
+    /// Its name.
+    name: String,
+    /// Keys as in the configuration file; a value is TOML, or a text without quotes.
+    #[arg(value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// As [`DefineArgs`], for something that is there.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Its name.
+    name: String,
+    /// Keys as in the configuration file; a value is TOML, or a text without quotes. The others stay.
+    #[arg(value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// A key that gets its default back.
+    #[arg(long, value_name = "KEY")]
+    unset: Vec<String>,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Something by its name.
+#[derive(Debug, Args)]
+pub(crate) struct NameArgs {
+    /// Its name.
+    name: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// A route that goes.
+#[derive(Debug, Args)]
+#[group(id = "its_subscription", required = true, multiple = false, args = ["keep_subscription", "drop_subscription"])]
+pub(crate) struct DeleteRouteArgs {
+    /// Its name.
+    name: String,
+    /// Keeps its subscription, with all that the route has not done: a route of this name goes on from there.
+    #[arg(long)]
+    keep_subscription: bool,
+    /// Deletes its subscription too: what only the route would still have read is gone.
+    #[arg(long)]
+    drop_subscription: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// A queue that goes.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteQueueArgs {
+    /// Its name.
+    name: String,
+    /// Also where messages are in it, which are gone then.
+    #[arg(long)]
+    with_messages: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// Where a reader goes on.
+#[derive(Debug, Args)]
+pub(crate) struct SeekArgs {
+    /// Its name.
+    name: String,
+    /// `first`, `new`, an offset, or a time such as 2026-11-21T10:00:00Z.
+    #[arg(long, value_name = "WHERE")]
+    to: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+/// A subscription by its queue and name.
+#[derive(Debug, Args)]
+pub(crate) struct SubscriptionArgs {
+    /// Its queue.
+    queue: String,
+    /// Its name.
+    name: String,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Debug, Args)]
+struct Target {
+    /// Prints JSON, one object.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SubscriptionCommand {
+    /// Makes a subscription, so that its queue keeps messages for it from now on.
+    #[command(after_help = "Example:\n  quipu subscription create orders billing --mode key-shared --start new")]
+    Create {
+        #[command(flatten)]
+        subscription: SubscriptionArgs,
+        /// How its consumers share it: shared, key-shared or exclusive.
+        #[arg(long, default_value = "shared")]
+        mode: String,
+        /// Where it starts: `first`, `new`, an offset, or a time.
+        #[arg(long, default_value = "first", value_name = "WHERE")]
+        start: String,
+    },
+    /// Hands out nothing more until it is resumed; also after a restart.
+    Pause(SubscriptionArgs),
+    /// Hands out again.
+    Resume(SubscriptionArgs),
+    /// Goes on elsewhere: back to read again what is still there, or ahead.
+    Seek {
+        #[command(flatten)]
+        subscription: SubscriptionArgs,
+        /// `first`, `new`, an offset, or a time such as 2026-11-21T10:00:00Z.
+        #[arg(long, value_name = "WHERE")]
+        to: String,
+    },
+    /// Deletes a subscription: what only it would still have read is gone.
+    Delete(SubscriptionArgs),
+}
+
+pub(crate) async fn subscriptions(command: SubscriptionCommand) -> Result<ExitCode> {
+    let (method, args, more) = match command {
+        SubscriptionCommand::Create { subscription, mode, start } => {
+            ("subscription.create", subscription, json!({ "mode": mode, "start": start }))
+        }
+        SubscriptionCommand::Pause(args) => ("subscription.pause", args, json!({})),
+        SubscriptionCommand::Resume(args) => ("subscription.resume", args, json!({})),
+        SubscriptionCommand::Seek { subscription, to } => ("subscription.seek", subscription, json!({ "to": to })),
+        SubscriptionCommand::Delete(args) => ("subscription.delete", args, json!({})),
+    };
+    let mut arguments = json!({ "queue": args.queue, "subscription": args.name });
+    merge(&mut arguments, more);
+    args.target.ask(method, arguments).await
+}
+
+pub(crate) async fn create(kind: &str, args: DefineArgs) -> Result<ExitCode> {
+    let arguments = json!({ "name": args.name, "set": args.set });
+    args.target.ask(&format!("{kind}.create"), arguments).await
+}
+
+pub(crate) async fn change(kind: &str, args: ChangeArgs) -> Result<ExitCode> {
+    let arguments = json!({ "name": args.name, "set": args.set, "unset": args.unset });
+    args.target.ask(&format!("{kind}.change"), arguments).await
+}
+
+/// A method that takes nothing but a name.
+pub(crate) async fn named(method: &str, args: NameArgs) -> Result<ExitCode> {
+    args.target.ask(method, json!({ "name": args.name })).await
+}
+
+pub(crate) async fn delete_queue(args: DeleteQueueArgs) -> Result<ExitCode> {
+    args.target.ask("queue.delete", json!({ "name": args.name, "with_messages": args.with_messages })).await
+}
+
+pub(crate) async fn delete_route(args: DeleteRouteArgs) -> Result<ExitCode> {
+    let arguments = json!({ "name": args.name, "drop_subscription": args.drop_subscription });
+    args.target.ask("route.delete", arguments).await
+}
+
+pub(crate) async fn seek_route(args: SeekArgs) -> Result<ExitCode> {
+    args.target.ask("route.seek", json!({ "name": args.name, "to": args.to })).await
+}
+
+/// Reads the configuration file again and makes the router what it says.
+#[derive(Debug, Args)]
+pub(crate) struct ReloadArgs {
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(crate) async fn reload(args: ReloadArgs) -> Result<ExitCode> {
+    args.target.ask("config.reload", json!({})).await
+}
+
+pub(crate) async fn diff(args: ReloadArgs) -> Result<ExitCode> {
+    args.target.ask("config.diff", json!({})).await
+}
+
+impl Target {
+    async fn ask(&self, method: &str, arguments: Value) -> Result<ExitCode> {
+        let client = self.server.connect().await?;
+        let answer = client.call(method, arguments).await.with_context(|| method.to_owned())?;
+        client.close().await;
+        if self.json {
+            say!("{answer}")?;
+        } else {
+            print(&answer)?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Every answer has `did`, a line, and may have `differences` and `notes`.
+fn print(answer: &Value) -> std::io::Result<()> {
+    for line in texts(&answer["differences"]) {
+        say!("{line}")?;
+    }
+    if let Some(did) = answer["did"].as_str() {
+        say!("{did}")?;
+    }
+    for note in texts(&answer["notes"]) {
+        say!("note: {note}")?;
+    }
+    if let Some(count) = answer["count"].as_u64() {
+        say!("{} messages", table::count(count))?;
+    }
+    Ok(())
+}
+
+fn texts(value: &Value) -> impl Iterator<Item = &str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn merge(into: &mut Value, more: Value) {
+    if let (Value::Object(into), Value::Object(more)) = (into, more) {
+        into.extend(more);
+    }
+}
