@@ -171,13 +171,11 @@ async fn a_failed_step_leaves_what_serves_and_is_named() {
     assert!(error.contains("goes on; nothing changed"), "{error}");
     assert_eq!(serves(&client, 0).await, "one");
 
-    let refuses = wasm("four", FORWARD);
-    let refuses = wat_with_refusal(&refuses.len().to_string());
-    write(&server, "p.wasm", refuses);
+    write(&server, "p.wasm", refusing("not today"));
     let file = server.directory().join("p.wasm");
     server.cli(&["plugin", "push", file.to_str().expect("text"), "--tag", "3"]).await;
     let error = failed(&server, &["plugin", "deploy", "p@3", "--route", "r"]).await;
-    assert!(error.starts_with("configure: ") && error.contains("refuses its configuration"), "{error}");
+    assert!(error.starts_with("configure: ") && error.contains("refuses its configuration: not today"), "{error}");
     let error = failed(&server, &["plugin", "deploy", "p@4", "--route", "r"]).await;
     assert!(error.contains("find: there is no p@4; there are 3"), "{error}");
     let error = failed(&server, &["plugin", "deploy", "p@1", "--route", "x"]).await;
@@ -191,8 +189,38 @@ async fn a_failed_step_leaves_what_serves_and_is_named() {
     assert!(error.contains("no.wasm is damaged"), "{error}");
 }
 
+#[tokio::test]
+async fn an_inline_route_waits_and_is_swapped_too() {
+    let config = "[queue.q]\n[[route]]\nname = \"r\"\non = \"in.*\"\nplugins = [{ name = \"p\" }]\nto = [\"q\"]\n";
+    let server = TestServer::start(QUIPU, config).await;
+    let client = server.client().await;
+    let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
+    let early = publisher.publish(OutgoingMessage::new("in.a", "{}")).await.expect("sent").await;
+    assert!(early.expect_err("not yet").to_string().contains("not in the store"), "its publishers wait");
+    push(&server, "one", FORWARD, &["--tag", "1"]).await;
+    push(&server, "two", FORWARD, &["--tag", "2"]).await;
+    let mut queue = client.subscribe(Subscribe::new("q", "test")).await.expect("a subscriber");
+    publisher.publish(OutgoingMessage::new("in.a", "{}")).await.expect("sent").await.expect("stored");
+    assert_eq!(marked(&mut queue).await, "one");
+    let said = server.cli(&["plugin", "deploy", "p@2", "--route", "r"]).await;
+    assert!(said.contains("swap      1 → 2, as messages are published") && said.contains("(probed)"), "{said}");
+    publisher.publish(OutgoingMessage::new("in.a", "{}")).await.expect("sent").await.expect("stored");
+    assert_eq!(marked(&mut queue).await, "two");
+}
+
+#[tokio::test]
+async fn a_deployment_without_room_says_what_to_raise() {
+    let config = format!("[plugins]\ninstances = 3\n{}", CONFIG.replace("to = ", "parallel = 2\nto = "));
+    let server = TestServer::start(QUIPU, &config).await;
+    push(&server, "one", FORWARD, &["--tag", "1"]).await;
+    push(&server, "two", FORWARD, &["--tag", "2"]).await;
+    let error = failed(&server, &["plugin", "deploy", "p@2", "--route", "r"]).await;
+    assert!(error.starts_with("room: ") && error.contains("set `plugins.instances` to at least 4"), "{error}");
+    assert_eq!(serves(&server.client().await, 0).await, "one");
+}
+
 /// A plugin that refuses any configuration.
-fn wat_with_refusal(reason: &str) -> Vec<u8> {
+fn refusing(reason: &str) -> Vec<u8> {
     let configure = format!(
         "(i32.store8 (i32.const 64) (i32.const 1)) (i32.store (i32.const 68) (i32.const 1032))
          (i32.store (i32.const 72) (i32.const {})) (i32.const 64)",

@@ -26,7 +26,7 @@ use quipu_runtime::{Limits, Recycle, Runtime, RuntimeConfig, Use};
 
 use crate::app::Settings;
 use crate::config::{Config, PluginConfig, PluginUse, RouteConfig};
-use blobs::Blobs;
+pub(crate) use blobs::Blobs;
 pub(crate) use compile::{CompileLimits, Compiler};
 pub(crate) use offline::Offline;
 pub(crate) use prepare::{Chains, Prepared};

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
 use super::output::say;
+use crate::plugins::Blobs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
@@ -57,8 +58,18 @@ pub(crate) async fn run(command: StoreCommand) -> Result<ExitCode> {
             return Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         StoreCommand::Salvage { from, to } => {
-            let report = tokio::task::spawn_blocking(move || quipu_queue::salvage(&from, &to)).await??;
+            let salvage = move || -> Result<_> {
+                let report = quipu_queue::salvage(&from, &to)?;
+                Ok((report, Blobs::salvage(&from.join("plugins"), &to.join("plugins"))?))
+            };
+            let (report, (plugins, damaged)) = tokio::task::spawn_blocking(salvage).await??;
             say!("{}", report.to_string().trim_end())?;
+            if plugins > 0 {
+                say!("plugins: {plugins} files")?;
+            }
+            for digest in damaged {
+                say!("plugin {digest}: damaged, push it again")?;
+            }
         }
         StoreCommand::Compact { server } => {
             let client = server.connect().await?;

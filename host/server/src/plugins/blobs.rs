@@ -111,6 +111,25 @@ impl Blobs {
         Ok(())
     }
 
+    /// Copies every file that is sound into another directory: how many, and which are not.
+    pub(crate) fn salvage(from: &Path, to: &Path) -> Result<(usize, Vec<String>)> {
+        let (source, mut copied, mut damaged) = (Self { dir: from.to_owned() }, 0, Vec::new());
+        if !from.exists() {
+            return Ok((copied, damaged));
+        }
+        let target = Self::open(to.to_owned())?;
+        for (_, digest) in files(from, WASM)? {
+            match source.read(&digest) {
+                Ok(bytes) => {
+                    target.write(&digest, &bytes)?;
+                    copied += 1;
+                }
+                Err(_) => damaged.push(digest),
+            }
+        }
+        Ok((copied, damaged))
+    }
+
     fn compiled(&self) -> PathBuf {
         self.dir.join("compiled")
     }
@@ -177,6 +196,10 @@ mod tests {
         let copy = directory.path().join("copy");
         blobs.copy(&BTreeSet::from([digest.clone()]), &copy).expect("copied");
         assert_eq!(Blobs::open(copy).expect("opened").read(&digest).expect("read"), b"one");
+        let (saved, bad) = (directory.path().join("saved"), Digest::of(b"bad").to_string());
+        fs::write(blobs.path(&bad), b"worse").expect("written");
+        assert_eq!(Blobs::salvage(blobs.dir(), &saved).expect("salvaged"), (1, vec![bad]));
+        assert_eq!(Blobs::open(saved).expect("opened").read(&digest).expect("read"), b"one");
         blobs.remove(&digest).expect("removed");
         assert!(blobs.read(&digest).is_err() && blobs.read_code(&digest).is_err());
     }

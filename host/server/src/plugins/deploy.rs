@@ -1,6 +1,6 @@
 //! Deploying: a version takes the place of another in a running route, and nothing is lost or done twice.
 //!
-//! Compile, instantiate, configure, self-test, room, warm, swap at a message boundary, drain, record, probe. Whatever
+//! Compile, room, instantiate, configure, self-test, warm, swap at a message boundary, drain, record, probe. Whatever
 //! fails before the swap leaves what was there, and is said with its step.
 
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(crate) struct Report {
     probed: bool,
 }
 
-/// A deployment that left everything as it was.
+/// A deployment that failed. Before the swap that leaves everything as it was.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Failed {
     deployed: bool,
@@ -64,12 +64,14 @@ pub(crate) struct Failed {
     version: Option<Named>,
     step: &'static str,
     error: String,
-    /// What serves on.
+    /// What serves on, or all the same.
     serving: Option<Named>,
+    /// Whether that is something else than before.
+    changed: bool,
 }
 
 /// A version, for people.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 struct Named {
     label: String,
     digest: String,
@@ -127,9 +129,10 @@ pub(crate) async fn deploy(services: &Arc<Services>, order: Order) -> Result<Rep
     let found = find(services, &config, &order);
     let failed = |stop: Stop, version: Option<Named>| {
         let (step, error) = (stop.step, format!("{:#}", stop.error));
-        tracing::warn!(route = order.route, plugin = order.name, step, error, "a deployment failed; nothing changes");
-        let (plugin, route, serving) = (order.name.clone(), order.route.clone(), before.clone());
-        Box::new(Failed { deployed: false, plugin, route, version, step, error, serving })
+        let (plugin, route, serving) = (order.name.clone(), order.route.clone(), serving(services, &order));
+        let changed = serving != before;
+        tracing::warn!(route, plugin, step, error, changed, "a deployment failed");
+        Box::new(Failed { deployed: false, plugin, route, version, step, error, serving, changed })
     };
     let (route, version) = found.at("find").map_err(|stop| failed(stop, None))?;
     let name = Named::of(&version);
@@ -215,9 +218,9 @@ impl Deployment<'_> {
         let Self { services, config, order, route, version, .. } = &self;
         let loaded = services.plugins.component(version).await.at("compile")?;
         let uses = self.uses();
+        self.check_room(&loaded.component)?;
         try_out(&loaded.component, &uses).await?;
         let self_test = self_test(&loaded.component, &uses[0], &version.cases).await?;
-        self.check_room(&loaded.component)?;
         let chains = services.plugins.chains(config, route, &self.versions().await?).await.at("warm")?;
         let chain = crate::app::chain_settings(route, chains).at("warm")?;
         let before = self.ledger().await;
@@ -250,7 +253,8 @@ impl Deployment<'_> {
     }
 
     fn check_room(&self, component: &Component) -> Result<(), Stop> {
-        let uses = self.uses().len() * self.route.parallel;
+        // The whole chain is made anew, and the one before serves until then.
+        let uses = self.route.plugins.len() * self.route.parallel;
         let uses = u32::try_from(uses).unwrap_or(u32::MAX);
         self.services.plugins.compiler.runtime().room_for(component, uses).at("room")
     }

@@ -105,6 +105,9 @@ fn print_failed(answer: &Value) {
     eprintln!("{step}: {error}");
     let serving = &answer["serving"];
     match serving["label"].as_str() {
+        Some(label) if answer["changed"].as_bool() == Some(true) => {
+            eprintln!("serving   {label} ({}), all the same", digest(&serving["digest"]));
+        }
         Some(label) => eprintln!("serving   {label} ({}) goes on; nothing changed", digest(&serving["digest"])),
         None => eprintln!("nothing changed"),
     }

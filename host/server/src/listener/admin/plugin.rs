@@ -205,12 +205,19 @@ async fn push(services: &Arc<Services>, call: PushCall, who: String) -> Result<V
         let bytes = services.plugins.uploads.finish(&upload).map_err(|e| format!("{e:#}"))?;
         let source = source.unwrap_or_else(|| format!("{name}.wasm"));
         let push = Push { name, tag, cases, source, who, bytes };
-        let version = services.plugins.push(push).await.map_err(|e| format!("{e:#}"))?;
+        let version = match services.plugins.push(push).await {
+            Ok(version) => version,
+            Err(e) => return Ok(json!({ "refused": format!("{e:#}") })),
+        };
         let started = deploy::start_held(&services, &version.name).await;
         tracing::info!(plugin = version.name, version = version.label(), who = version.who, "pushed");
         Ok(json!({ "version": version, "started": started }))
     };
-    services.longer.wait(what, work).await
+    let answer = services.longer.wait(what, work).await?;
+    match answer["result"]["refused"].as_str() {
+        Some(why) => Err(Code::InvalidCall.error(why)),
+        None => Ok(answer),
+    }
 }
 
 /// A deployment that failed is an answer too: it says the step, and what serves on.
