@@ -179,6 +179,11 @@ impl Live {
         self.become_with(definitions, services).await
     }
 
+    /// Keeps the configuration as it is until this is dropped: for who changes routes by it.
+    pub(crate) async fn unchanged(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changing.lock().await
+    }
+
     fn running(&self) -> Arc<Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -125,6 +125,7 @@ impl<T, E: Into<anyhow::Error>> At<T> for Result<T, E> {
 /// Puts a version into a route.
 pub(crate) async fn deploy(services: &Arc<Services>, order: Order) -> Result<Report, Box<Failed>> {
     let _turn = services.plugins.deploying.lock().await;
+    let _unchanged = services.live.unchanged().await;
     let (config, before) = (services.config(), serving(services, &order));
     let found = find(services, &config, &order);
     let failed = |stop: Stop, version: Option<Named>| {
@@ -143,6 +144,7 @@ pub(crate) async fn deploy(services: &Arc<Services>, order: Order) -> Result<Rep
 /// Starts the routes that were held because a plugin was not there, now that it is: their names.
 pub(crate) async fn start_held(services: &Services, plugin: &str) -> Vec<String> {
     let _turn = services.plugins.deploying.lock().await;
+    let _unchanged = services.live.unchanged().await;
     let held: Vec<String> =
         services.router.routes().into_iter().filter(|route| route.state == "held").map(|route| route.name).collect();
     let (config, mut started) = (services.config(), Vec::new());
