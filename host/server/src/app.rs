@@ -59,6 +59,7 @@ impl App {
                 .with_context(|| format!("queue {:?}", queue.name.as_str()))??;
         }
         let router = Router::start(store.clone(), config.plugins.workers).context("cannot start plugin workers")?;
+        router.trace().configure(config.trace.mode, config.trace.memory_bytes);
         for route in &config.routes {
             add(&router, plugins.route(&config, route).await?).await?;
         }

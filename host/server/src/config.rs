@@ -32,7 +32,7 @@ pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind};
 pub(crate) use diff::{Change, Difference, diff};
 pub(crate) use limits::LimitsConfig;
 pub(crate) use problem::Problem;
-use quipu_router::{OnBroken, Template};
+use quipu_router::{OnBroken, Template, TraceMode};
 pub(crate) use units::ByteSize;
 pub(crate) use users::{ANONYMOUS, Read, UserConfig};
 
@@ -66,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) store: StoreConfig,
     /// `[plugins]`.
     pub(crate) plugins: PluginsConfig,
+    /// `[trace]`.
+    pub(crate) trace: TraceConfig,
     /// `[plugin.NAME]`, by name. Plugins that need nothing said are not in it.
     pub(crate) plugin: BTreeMap<String, PluginConfig>,
     /// `[queue.NAME]`, by name. Dead-letter queues that are not in the file are not here either: they are made when
@@ -133,6 +135,16 @@ pub(crate) struct PluginsConfig {
     pub(crate) compile_time: Duration,
     /// `compile_memory`: address space that compiling one plugin may take. Default 4 GiB; 256 MiB to 1 TiB.
     pub(crate) compile_memory_bytes: u64,
+}
+
+/// Which messages it is kept of what became of them, in memory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TraceConfig {
+    /// `mode`: `off`, `sampled` or `all`; and `one_in`: with `sampled`, one message in so many. Default off, and 100; 1 to
+    /// 1,000,000.
+    pub(crate) mode: TraceMode,
+    /// `memory`: bytes of events; past them the oldest go. Default 16 MiB; 64 KiB to 1 GiB.
+    pub(crate) memory_bytes: usize,
 }
 
 /// One plugin's file and what it may take.

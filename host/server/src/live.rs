@@ -289,6 +289,10 @@ impl Step {
             self.undo_queues().await;
             return Err(e.into());
         }
+        let trace = &self.after.trace;
+        if self.before.trace != *trace {
+            self.services.router.trace().configure(trace.mode, trace.memory_bytes);
+        }
         let mut notes = shown.notes.clone();
         self.services.access.replace(shown);
         for route in routes {

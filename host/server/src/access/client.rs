@@ -27,6 +27,8 @@ const QUOTED_CHARS_MAX: usize = 128;
 pub(crate) struct Client {
     access: Arc<Access>,
     evidence: Evidence,
+    /// What it calls itself.
+    name: String,
 }
 
 impl Access {
@@ -41,7 +43,8 @@ impl Access {
         connection: &Connection,
     ) -> Result<Client, proto::Error> {
         let chain = connection.peer_identity().and_then(|any| any.downcast::<Vec<CertificateDer<'static>>>().ok());
-        self.admit(&hello.credential, chain.map(|chain| *chain).unwrap_or_default())
+        let client = self.admit(&hello.credential, chain.map(|chain| *chain).unwrap_or_default())?;
+        Ok(Client { name: hello.client.clone(), ..client })
     }
 
     pub(super) fn admit(
@@ -54,7 +57,7 @@ impl Access {
             return Err(self.refuse(Reason::Token, text));
         }
         let token = (!token.is_empty()).then(|| blake3::hash(token.as_bytes()));
-        let client = Client { access: self.clone(), evidence: Evidence { token, certificate: Shown::new(chain) } };
+        let client = Client { access: self.clone(), evidence: Evidence { token, certificate: Shown::new(chain) }, name: String::new() };
         client.who()?;
         Ok(client)
     }
@@ -73,6 +76,11 @@ impl Client {
     /// Its user's name, where there are users.
     pub(crate) fn user(&self) -> Option<String> {
         self.who().ok().and_then(|who| who.name().map(str::to_owned))
+    }
+
+    /// What it calls itself, for people alone.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
     }
 
     /// What it needs to publish.

@@ -26,6 +26,9 @@ pub(crate) struct Args {
     /// Only those with this message id.
     #[arg(long)]
     id: Option<String>,
+    /// Only those whose plugin failed so: a fingerprint of `quipu plugin traps`.
+    #[arg(long, value_name = "FINGERPRINT")]
+    fingerprint: Option<String>,
     /// Only the one at this offset.
     #[arg(long, value_name = "N")]
     offset: Option<u64>,
@@ -60,7 +63,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let (mut from, mut left) = (0, args.limit);
     loop {
         let arguments = json!({
-            "queue": args.queue, "from": from, "filter": args.filter, "id": args.id, "offset": args.offset,
+            "queue": args.queue, "from": from, "filter": args.filter, "id": args.id, "fingerprint": args.fingerprint, "offset": args.offset,
             "limit": left, "rate": args.rate, "dry_run": args.dry_run,
         });
         let slice = client.call("queue.redrive", arguments).await.context("queue.redrive")?;

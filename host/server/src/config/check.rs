@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use quipu_protocol::Subject;
-use quipu_router::WORKERS_DEFAULT;
+use quipu_router::{TRACE_BYTES, TraceMode, WORKERS_DEFAULT};
 use toml::Spanned;
 
 use super::problem::{Problem, join};
@@ -15,7 +15,7 @@ use super::raw::{self, Given, Named, Raw, Table};
 use super::routes::Checked;
 use super::units::{ByteSize, HumanDuration};
 use super::{
-    Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, StoreConfig, TlsFiles, graph, limits, queues, routes,
+    Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, TraceConfig, StoreConfig, TlsFiles, graph, limits, queues, routes,
     users,
 };
 
@@ -64,6 +64,7 @@ impl Checker<'_> {
         let limits = limits::check(self, raw.limits.0);
         let store = self.store(raw.store.0);
         let plugins = self.plugins(raw.plugins.0);
+        let trace = self.trace(raw.trace.0);
         let plugin = self.each_plugin(raw.plugin);
         let defined: Vec<String> = raw.queue.keys().cloned().collect();
         let Checked { routes, outputs } = routes::check(self, raw.route, &defined);
@@ -75,7 +76,7 @@ impl Checker<'_> {
             routes::check_dead_letters(self, &routes, &queues);
         }
         let routes = routes.into_iter().map(|route| route.value).collect();
-        Config { listen, tls, users, limits, store, plugins, plugin, queues, routes }
+        Config { listen, tls, users, limits, store, plugins, trace, plugin, queues, routes }
     }
 
     fn listen(&mut self, raw: raw::Listen) -> ListenConfig {
@@ -129,6 +130,20 @@ impl Checker<'_> {
             compile_time: time.map_or(Duration::from_mins(1), |time| time.0),
             compile_memory_bytes: memory.map_or(4 << 30, |memory| memory.0),
         }
+    }
+
+    fn trace(&mut self, raw: raw::Trace) -> TraceConfig {
+        if let Some(one_in) = raw.one_in.as_ref().filter(|_| raw.mode != raw::Traced::Sampled) {
+            self.report(&one_in.span(), "trace.one_in", "it is for `mode = \"sampled\"`");
+        }
+        let one_in = self.within(raw.one_in, "trace.one_in", 1..=1_000_000).unwrap_or(100);
+        let memory = self.within(raw.memory, "trace.memory", ByteSize(64 << 10)..=ByteSize(1 << 30));
+        let mode = match raw.mode {
+            raw::Traced::Off => TraceMode::Off,
+            raw::Traced::Sampled => TraceMode::Sampled(one_in),
+            raw::Traced::All => TraceMode::All,
+        };
+        TraceConfig { mode, memory_bytes: memory.map_or(TRACE_BYTES, bytes) }
     }
 
     fn each_plugin(&mut self, raw: Named<raw::Plugin>) -> BTreeMap<String, PluginConfig> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use quipu_queue::Retention;
+use quipu_router::TraceMode;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -167,7 +168,8 @@ fn tables(before: &Config, after: &Config) -> Vec<Difference> {
 /// Each table, whether only a restart changes it, and its keys.
 fn table_keys(config: &Config) -> Vec<(&'static str, bool, Keys)> {
     // All tables are named here, so that a new one is not forgotten.
-    let Config { listen, tls, users: _, limits, store, plugins, plugin: _, queues: _, routes: _ } = config;
+    let Config { listen, tls, users: _, limits, store, plugins, trace, plugin: _, queues: _, routes: _ } =
+        config;
     let PluginsConfig { dir, workers, watch, store_bytes_max, instances, memories, compile_time, compile_memory_bytes } =
         plugins;
     let path = |path: &Option<PathBuf>| path.as_ref().map_or("none".into(), |path| path.display().to_string());
@@ -179,7 +181,13 @@ fn table_keys(config: &Config) -> Vec<(&'static str, bool, Keys)> {
             ("client_ca", path(&tls.client_ca)),
         ])
     });
+    let mode = match trace.mode {
+        TraceMode::Off => "off".to_owned(),
+        TraceMode::Sampled(one_in) => format!("sampled, one in {one_in}"),
+        TraceMode::All => "all".to_owned(),
+    };
     vec![
+        ("trace", false, keys([("mode", mode), ("memory", size(trace.memory_bytes))])),
         ("listen", true, keys([("quic", listen.quic.to_string()), ("grace", time(listen.grace))])),
         ("tls", false, tls.unwrap_or_default()),
         ("limits", true, keys([("all", format!("{limits:?}"))])),

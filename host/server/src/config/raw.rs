@@ -31,6 +31,7 @@ pub(super) struct Raw {
     pub(super) limits: Table<Limits>,
     pub(super) store: Table<Store>,
     pub(super) plugins: Table<Plugins>,
+    pub(super) trace: Table<Trace>,
     pub(super) plugin: Named<Plugin>,
     pub(super) queue: Named<Queue>,
     pub(super) route: Vec<Spanned<Table<Route>>>,
@@ -118,6 +119,24 @@ pub(super) struct Plugins {
     pub(super) memories: Given<u32>,
     pub(super) compile_time: Given<HumanDuration>,
     pub(super) compile_memory: Given<ByteSize>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Trace {
+    pub(super) mode: Traced,
+    pub(super) one_in: Given<u32>,
+    pub(super) memory: Given<ByteSize>,
+}
+
+/// Which messages are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Traced {
+    #[default]
+    Off,
+    Sampled,
+    All,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -1,6 +1,7 @@
 //! A subscription stream.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -32,6 +33,13 @@ pub(crate) const WINDOW_BYTES: u64 = 4 << 20;
 const NAME_BYTES_MAX: usize = 128;
 /// Bytes written at once, near enough.
 pub(crate) const WRITE_BYTES: usize = 256 << 10;
+
+/// Messages that are followed and not settled, of one consumer; past that the oldest are forgotten.
+const HELD_MAX: usize = 10_000;
+
+/// Outcomes after which a message is as it was.
+const REFUSED: &str = "refused";
+const EXTENDED: &str = "extended";
 
 /// Notices that wait to be written, beside the deliveries; past that they are left out.
 const NOTICES_MAX: usize = 16;
@@ -87,14 +95,16 @@ pub(super) async fn run(
     // Every answer has its room among `UNANSWERED_MAX`, and so there is room here; one more for the end.
     let (out, answers) = mpsc::channel(UNANSWERED_MAX + 1);
     let written = Arc::new(Written::default());
-    let traced = Traced {
+    let traced = Arc::new(Traced {
         trace: services.router.trace(),
         queue: subscribe.queue.clone(),
         subscription: subscribe.subscription.clone(),
-    };
-    let writing = tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone(), traced }));
+        consumer: client.name().into(),
+        held: Mutex::default(),
+    });
+    let writing = tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone(), traced: traced.clone() }));
     let (settling, settles) = mpsc::channel(UNANSWERED_MAX);
-    let answering = tokio::spawn(answer(settles, out.clone()));
+    let answering = tokio::spawn(answer(settles, out.clone(), traced));
     let room = Arc::new(Semaphore::new(UNANSWERED_MAX));
     let mut subscription = Subscription { reader, consumer, settling, room, written };
     let last = tokio::select! {
@@ -226,6 +236,8 @@ struct Settling {
     tokens: Vec<u64>,
     /// Or why it was not even handed over.
     answer: Result<Answer, proto::Error>,
+    /// What it comes to, for the trace.
+    outcome: &'static str,
     room: OwnedSemaphorePermit,
 }
 
@@ -289,6 +301,7 @@ impl Subscription {
             return Err(Code::Protocol.error("a Settle without tokens"));
         }
         let settlement = settlement(&settle)?;
+        let outcome = settlement.as_ref().map_or(REFUSED, outcome);
         // Answers leave as fast as the client reads them, so one that reads gets its room soon. One that settles without
         // end and never reads must not hold up its other streams.
         let count = u32::try_from(settle.tokens.len()).unwrap_or(u32::MAX);
@@ -306,7 +319,7 @@ impl Subscription {
             Err(refused) => Err(refused),
         };
         // Ignored: then nobody is there to be answered.
-        self.settling.send(Settling { tokens: settle.tokens, answer, room }).await.ok();
+        self.settling.send(Settling { tokens: settle.tokens, answer, outcome, room }).await.ok();
         Ok(())
     }
 }
@@ -339,9 +352,10 @@ fn unavailable(e: StoreFailed) -> proto::Error {
 }
 
 /// Waits for the store's answers, in order.
-async fn answer(mut settles: mpsc::Receiver<Settling>, out: mpsc::Sender<Out>) {
-    while let Some(Settling { tokens, answer, room }) = settles.recv().await {
+async fn answer(mut settles: mpsc::Receiver<Settling>, out: mpsc::Sender<Out>, traced: Arc<Traced>) {
+    while let Some(Settling { tokens, answer, outcome, room }) = settles.recv().await {
         let settled = settled(tokens, answer).await;
+        traced.settled(&settled, outcome);
         if out.send(Out::Settled(settled, room)).await.is_err() {
             return;
         }
@@ -391,6 +405,10 @@ struct Traced {
     trace: Arc<TraceLog>,
     queue: String,
     subscription: String,
+    /// What the client calls itself.
+    consumer: Arc<str>,
+    /// Ids of messages that are followed and not settled, by token.
+    held: Mutex<BTreeMap<u64, String>>,
 }
 
 impl Traced {
@@ -400,8 +418,45 @@ impl Traced {
             && self.trace.follows(&message)
         {
             let (queue, subscription, attempt) = (self.queue.clone(), self.subscription.clone(), delivery.attempt);
-            self.trace.add(message.id.as_str(), What::Delivered { queue, subscription, consumer: None, attempt });
+            let consumer = Some(self.consumer.as_ref().to_owned());
+            self.trace.add(message.id.as_str(), What::Delivered { queue, subscription, consumer, attempt });
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            if held.len() >= HELD_MAX {
+                held.pop_first();
+            }
+            held.insert(delivery.token.0, message.id.as_str().to_owned());
         }
+    }
+
+    fn settled(&self, settled: &proto::Settled, outcome: &'static str) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_empty() {
+            return;
+        }
+        let outcomes = [(&settled.committed, outcome), (&settled.stale, "stale"), (&settled.refused, REFUSED)];
+        for (token, outcome) in outcomes.into_iter().flat_map(|(tokens, said)| tokens.iter().map(move |t| (t, said))) {
+            // What is refused may be settled again.
+            let stays = [REFUSED, EXTENDED].contains(&outcome);
+            let id = if stays { held.get(token).cloned() } else { held.remove(token) };
+            if let Some(id) = id {
+                let (subscription, outcome) = (self.subscription.clone(), outcome.to_owned());
+                self.trace.add(&id, What::Settled { subscription, outcome });
+            }
+        }
+    }
+}
+
+/// As it is told.
+fn outcome(settlement: &Settlement) -> &'static str {
+    match settlement {
+        Settlement::Done(Outcome::Acked) | Settlement::AckThrough => "acked",
+        Settlement::Done(Outcome::Filtered) => "filtered",
+        Settlement::Done(Outcome::Dropped) => "dropped",
+        Settlement::Nack { .. } | Settlement::Park { .. } => "nacked",
+        Settlement::Later { .. } => "put off",
+        Settlement::GiveBack => "given back",
+        Settlement::Extend { .. } => EXTENDED,
+        Settlement::Done(Outcome::DeadLettered) | Settlement::DeadLetter { .. } => "dead-lettered",
     }
 }
 
@@ -409,7 +464,7 @@ impl Traced {
 struct Outgoing {
     answers: mpsc::Receiver<Out>,
     deliveries: mpsc::Receiver<Said>,
-    traced: Traced,
+    traced: Arc<Traced>,
     written: Arc<Written>,
 }
 

@@ -18,6 +18,9 @@ use crate::services::Services;
 const LOOK: usize = 1_024;
 const LOOK_FILTERED: usize = 64;
 
+/// What a dead letter says of its fault.
+const FINGERPRINT: &str = "quipu-dead-fingerprint";
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Arguments {
@@ -28,6 +31,8 @@ pub(super) struct Arguments {
     /// A CEL expression over the letter.
     filter: Option<String>,
     id: Option<String>,
+    /// Of a plugin's fault, as in the letter's header.
+    fingerprint: Option<String>,
     offset: Option<u64>,
     /// Moves so many at most.
     limit: Option<u64>,
@@ -38,7 +43,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn redrive(services: &Services, arguments: Arguments) -> Result<Value, proto::Error> {
-    let Arguments { queue, from, filter, id, offset, limit, rate, dry_run } = arguments;
+    let Arguments { queue, from, filter, id, fingerprint, offset, limit, rate, dry_run } = arguments;
     if limit == Some(0) || rate == Some(0) {
         return Err(Code::InvalidCall.error("queue.redrive: `limit` and `rate` are at least 1"));
     }
@@ -57,7 +62,7 @@ pub(super) async fn redrive(services: &Services, arguments: Arguments) -> Result
         from: Offset(offset.unwrap_or(from)),
         look,
         take: usize::try_from(take).unwrap_or(usize::MAX),
-        only: only(filter, id, offset, unclear.clone()),
+        only: only(filter, (id, fingerprint), offset, unclear.clone()),
         dry_run,
     };
     let said = services.store.redrive(redrive).await.map_err(unavailable)?.ok_or_else(|| no_queue(&queue))?;
@@ -86,10 +91,16 @@ pub(super) async fn redrive(services: &Services, arguments: Arguments) -> Result
 type Only = Box<dyn Fn(Offset, &Message) -> bool + Send>;
 
 /// Which letters are meant. Those that the filter cannot be evaluated on are not; they are counted.
-fn only(filter: Option<Condition>, id: Option<String>, offset: Option<u64>, unclear: Arc<AtomicU64>) -> Only {
+fn only(
+    filter: Option<Condition>,
+    (id, fingerprint): (Option<String>, Option<String>),
+    offset: Option<u64>,
+    unclear: Arc<AtomicU64>,
+) -> Only {
     Box::new(move |at, message| {
-        let meant =
-            offset.is_none_or(|offset| at.0 == offset) && id.as_ref().is_none_or(|id| message.id.as_str() == id);
+        let meant = offset.is_none_or(|offset| at.0 == offset)
+            && id.as_ref().is_none_or(|id| message.id.as_str() == id)
+            && fingerprint.as_deref().is_none_or(|wanted| message.headers.first(FINGERPRINT) == Some(wanted));
         let Some(filter) = filter.as_ref().filter(|_| meant) else { return meant };
         filter.matches(message, attempts(message)).unwrap_or_else(|_| {
             unclear.fetch_add(1, Ordering::AcqRel);
