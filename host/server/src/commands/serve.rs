@@ -70,8 +70,9 @@ async fn reload_on_hangup(mut hangup: Signal, services: Arc<Services>, stop: Can
         }
         match services.live.reload(&services).await {
             Ok(Applied { differences, notes }) => {
-                differences.iter().for_each(|difference| tracing::info!(%difference, "SIGHUP: reloaded"));
-                notes.iter().for_each(|note| tracing::info!(note, "SIGHUP: reloaded"));
+                tracing::info!(changes = differences.len(), "SIGHUP: read the configuration and its files again");
+                differences.iter().for_each(|difference| tracing::info!(%difference, "SIGHUP: changed"));
+                notes.iter().for_each(|note| tracing::info!(note, "SIGHUP: to know"));
             }
             Err(e) => tracing::error!(%e, "SIGHUP: the configuration is not taken, and the one before stays"),
         }

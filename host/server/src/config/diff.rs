@@ -36,7 +36,7 @@ pub(crate) enum Change {
     /// It is new.
     Add,
     /// It is there and becomes something else.
-    Change,
+    Update,
     /// It is not there any more.
     Remove,
 }
@@ -45,7 +45,7 @@ impl Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sign = match self.change {
             Change::Add => '+',
-            Change::Change => '~',
+            Change::Update => '~',
             Change::Remove => '-',
         };
         write!(f, "{sign} {}", self.kind)?;
@@ -89,7 +89,7 @@ fn each(kind: &'static str, before: &BTreeMap<String, Keys>, after: &BTreeMap<St
     let others = before.iter().filter_map(|(name, keys)| match after.get(name) {
         None => Some(difference(name, Change::Remove, Vec::new())),
         Some(new) if new == keys => None,
-        Some(new) => Some(difference(name, Change::Change, changed(keys, new))),
+        Some(new) => Some(difference(name, Change::Update, changed(keys, new))),
     });
     let mut all: Vec<Difference> = added.chain(others).collect();
     all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -116,7 +116,7 @@ fn routes(before: &Config, after: &Config) -> Vec<Difference> {
             None => found.push(Difference {
                 kind: "route",
                 name: route.name.clone(),
-                change: Change::Change,
+                change: Change::Update,
                 keys,
                 needs_restart: false,
             }),
@@ -158,7 +158,7 @@ fn tables(before: &Config, after: &Config) -> Vec<Difference> {
         let before = old.iter().find(|(name, ..)| *name == kind).map(|(.., keys)| keys.clone()).unwrap_or_default();
         let keys = changed(&before, &keys);
         if !keys.is_empty() {
-            let (name, change) = (String::new(), Change::Change);
+            let (name, change) = (String::new(), Change::Update);
             found.push(Difference { kind, name, change, keys, needs_restart });
         }
     }
@@ -168,8 +168,7 @@ fn tables(before: &Config, after: &Config) -> Vec<Difference> {
 /// Each table, whether only a restart changes it, and its keys.
 fn table_keys(config: &Config) -> Vec<(&'static str, bool, Keys)> {
     // All tables are named here, so that a new one is not forgotten.
-    let Config { listen, tls, users: _, limits, store, plugins, trace, plugin: _, queues: _, routes: _ } =
-        config;
+    let Config { listen, tls, users: _, limits, store, plugins, trace, plugin: _, queues: _, routes: _ } = config;
     let PluginsConfig { dir, workers, watch, store_bytes_max, instances, memories, compile_time, compile_memory_bytes } =
         plugins;
     let path = |path: &Option<PathBuf>| path.as_ref().map_or("none".into(), |path| path.display().to_string());
