@@ -57,7 +57,11 @@ impl Access {
             return Err(self.refuse(Reason::Token, text));
         }
         let token = (!token.is_empty()).then(|| blake3::hash(token.as_bytes()));
-        let client = Client { access: self.clone(), evidence: Evidence { token, certificate: Shown::new(chain) }, name: String::new() };
+        let client = Client {
+            access: self.clone(),
+            evidence: Evidence { token, certificate: Shown::new(chain) },
+            name: String::new(),
+        };
         client.who()?;
         Ok(client)
     }

@@ -15,8 +15,8 @@ use super::raw::{self, Given, Named, Raw, Table};
 use super::routes::Checked;
 use super::units::{ByteSize, HumanDuration};
 use super::{
-    Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, TraceConfig, StoreConfig, TlsFiles, graph, limits, queues, routes,
-    users,
+    Config, GRACE_MAX, ListenConfig, PluginConfig, PluginsConfig, StoreConfig, TlsFiles, TraceConfig, graph, limits,
+    queues, routes, users,
 };
 
 const BACKOFF_STEPS_MAX: usize = 16;

@@ -168,8 +168,7 @@ fn tables(before: &Config, after: &Config) -> Vec<Difference> {
 /// Each table, whether only a restart changes it, and its keys.
 fn table_keys(config: &Config) -> Vec<(&'static str, bool, Keys)> {
     // All tables are named here, so that a new one is not forgotten.
-    let Config { listen, tls, users: _, limits, store, plugins, trace, plugin: _, queues: _, routes: _ } =
-        config;
+    let Config { listen, tls, users: _, limits, store, plugins, trace, plugin: _, queues: _, routes: _ } = config;
     let PluginsConfig { dir, workers, watch, store_bytes_max, instances, memories, compile_time, compile_memory_bytes } =
         plugins;
     let path = |path: &Option<PathBuf>| path.as_ref().map_or("none".into(), |path| path.display().to_string());

@@ -1,8 +1,8 @@
 //! A subscription stream.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quinn::WriteError;
@@ -102,7 +102,8 @@ pub(super) async fn run(
         consumer: client.name().into(),
         held: Mutex::default(),
     });
-    let writing = tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone(), traced: traced.clone() }));
+    let writing =
+        tokio::spawn(write(writer, Outgoing { answers, deliveries, written: written.clone(), traced: traced.clone() }));
     let (settling, settles) = mpsc::channel(UNANSWERED_MAX);
     let answering = tokio::spawn(answer(settles, out.clone(), traced));
     let room = Arc::new(Semaphore::new(UNANSWERED_MAX));
