@@ -29,7 +29,7 @@ use crate::config::{Config, PluginConfig, PluginUse, RouteConfig};
 use blobs::Blobs;
 pub(crate) use compile::{CompileLimits, Compiler};
 pub(crate) use offline::Offline;
-pub(crate) use prepare::{Chains, Prepared, Trial};
+pub(crate) use prepare::{Chains, Prepared};
 pub(crate) use push::Push;
 use store::PluginStore;
 pub(crate) use version::check_tag;
