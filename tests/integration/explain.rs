@@ -108,7 +108,7 @@ async fn a_message_is_walked_through_and_nothing_happens() {
     client.subscribe(Subscribe::new("out", "reader")).await.expect("a subscriber").close().await.expect("closed");
     let before = (json_of(&server, &["ledger"]).await, json_of(&server, &["queue", "list"]).await);
 
-    let said = json_of(&server, &["explain", "raw", "--message", "{\"n\":1}", "--key", "k"]).await;
+    let said = json_of(&server, &["explain", "raw", "--message", "{\"n\":1}", "--message-key", "k"]).await;
     let steps = said["steps"].as_array().expect("steps");
     assert_eq!(steps.len(), 3, "{said}");
     assert_eq!((&steps[0]["at"], &steps[0]["queues"]), (&json!("publish"), &json!(["raw"])));

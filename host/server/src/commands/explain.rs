@@ -34,8 +34,8 @@ pub(crate) struct Args {
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = pair)]
     headers: Vec<(String, String)>,
     /// Its key.
-    #[arg(long)]
-    key: Option<String>,
+    #[arg(long, value_name = "KEY")]
+    message_key: Option<String>,
     /// Its id.
     #[arg(long)]
     id: Option<String>,
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         None => None,
     };
     let call = json!({
-        "subject": args.subject, "payload": STANDARD.encode(payload), "headers": args.headers, "key": args.key,
+        "subject": args.subject, "payload": STANDARD.encode(payload), "headers": args.headers, "key": args.message_key,
         "id": args.id, "with": with,
     });
     let answer = until_done(&client, "explain", &call).await?;
