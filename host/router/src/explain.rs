@@ -1,5 +1,6 @@
 //! What a route would do with a message: the same steps, plugins included, and no effect.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quipu_protocol::{Message, Subject};
@@ -25,7 +26,7 @@ pub struct Explain {
     /// One chain.
     pub plugins: Vec<Box<dyn Plugin>>,
     /// What the plugins log to, by their places, where that is to be shown.
-    pub logs: Vec<CapturedLog>,
+    pub logs: Vec<Arc<CapturedLog>>,
     /// As of the route.
     pub to: Vec<Template>,
 }
@@ -50,13 +51,13 @@ pub struct Explained {
 }
 
 struct Watched {
-    logs: Vec<CapturedLog>,
+    logs: Vec<Arc<CapturedLog>>,
     hops: Vec<(String, Attempt)>,
 }
 
 impl Calls for Watched {
     fn call(&mut self, position: usize, plugin: &mut dyn Plugin, hand: &mut Hand) -> Result<Verdict, Fault> {
-        let attempt = Attempt::of(plugin, hand.clone(), self.logs.get(position));
+        let attempt = Attempt::of(plugin, hand.clone(), self.logs.get(position).map(Arc::as_ref));
         *hand = attempt.output.clone();
         let verdict = attempt.verdict.clone();
         self.hops.push((format!("{}@{}", plugin.name(), plugin.digest().short()), attempt));

@@ -4,8 +4,10 @@ mod check;
 mod connect;
 mod define;
 mod demo;
+mod explain;
 mod ledger;
 mod list;
+mod message;
 mod output;
 mod plugin;
 mod publish;
@@ -74,6 +76,11 @@ enum Command {
     /// Users of the configuration: tokens and fingerprints for it.
     #[command(subcommand)]
     User(user::UserCommand),
+    /// Walks a message through a running router's routes, and changes nothing.
+    Explain(explain::Args),
+    /// What became of a message.
+    #[command(subcommand)]
+    Message(message::MessageCommand),
     /// The store as a whole.
     #[command(subcommand)]
     Store(store::StoreCommand),
@@ -116,6 +123,8 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Plugin(command) => plugin::run(command).await,
         Command::CompilePlugin(args) => plugin::compile::run(&args),
         Command::User(command) => user::run(command),
+        Command::Explain(args) => explain::run(args).await,
+        Command::Message(command) => message::run(command).await,
         Command::Store(command) => store::run(command).await,
     }
 }

@@ -14,6 +14,9 @@ use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
 use crate::live::Live;
 use crate::plugins::Plugins;
 
+/// Messages that are explained or replayed at a time; the rest waits.
+const TRIALS_MAX: usize = 2;
+
 /// Shared by all sessions.
 pub(crate) struct Services {
     /// The queues.
@@ -36,6 +39,8 @@ pub(crate) struct Services {
     pub(crate) consumers: Places,
     /// For admin calls.
     pub(crate) calls: Semaphore,
+    /// For plugins that are tried beside those at work.
+    pub(crate) trials: Arc<Semaphore>,
     /// Admin calls that take longer than an answer may.
     pub(crate) longer: Longer,
 }
@@ -60,6 +65,7 @@ impl Services {
             publishers: Places::new(limits.publishers),
             consumers: Places::new(limits.consumers),
             calls: Semaphore::new(CALLS_MAX),
+            trials: Arc::new(Semaphore::new(TRIALS_MAX)),
             longer: Longer::default(),
             limits,
         }

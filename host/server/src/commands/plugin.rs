@@ -5,6 +5,7 @@ mod deploy;
 mod inspect;
 mod logs;
 mod push;
+pub(super) use push::upload;
 mod run;
 mod show;
 
@@ -102,7 +103,7 @@ impl Ask {
 }
 
 /// Calls what takes its time again until it is done, and gives what it came to.
-async fn until_done(client: &Client, method: &str, arguments: &Value) -> Result<Value> {
+pub(super) async fn until_done(client: &Client, method: &str, arguments: &Value) -> Result<Value> {
     loop {
         let mut answer = client.call(method, arguments.clone()).await.with_context(|| method.to_owned())?;
         if answer["done"].as_bool() == Some(true) {

@@ -1,8 +1,11 @@
 //! An admin stream: one call, one answer, both JSON. A call is short; what takes long is called again until it is done.
 
+mod capsule;
 mod define;
+mod explain;
 mod ledger;
 mod longer;
+mod message;
 mod plugin;
 mod redrive;
 mod status;
@@ -98,6 +101,9 @@ async fn answer(
             let Nothing {} = arguments(method, payload)?;
             status::status(services).await
         }
+        "explain" => explain::explain(services, arguments(method, payload)?, payload).await,
+        "message.show" => message::show(services, arguments(method, payload)?).await,
+        "message.capsule" => capsule::capsule(services, arguments(method, payload)?, payload).await,
         "store.backup" => longer::backup(services, arguments(method, payload)?).await,
         "store.compact" => {
             let Nothing {} = arguments(method, payload)?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
-use quipu_runtime::{Component, Plugin, Use};
+use quipu_runtime::{CapturedLog, Component, Digest, Plugin, Use};
 
 use super::version::{Deployed, FILE, Version, unix_ms};
 use super::{Plugins, r#use};
@@ -147,10 +147,73 @@ impl Plugins {
             name: format!("route {:?}, plugin {} of {} ({})", route.name, n + 1, versions.len(), version.source),
         };
         let places: Vec<Place> = route.plugins.iter().zip(versions).enumerate().map(place).collect();
+        self.store.keep_configs(places.iter().map(|place| place.r#use.config_json.as_str())).await?;
         let lanes = route.parallel;
         tokio::task::spawn_blocking(move || (0..lanes).map(|_| places.iter().map(Place::guest).collect()).collect())
             .await?
     }
+}
+
+impl Plugins {
+    /// Instances of a route's own chain, apart from those at work: of the versions with these digests, or of another
+    /// component where one is given for that plugin. What they log goes to the sinks alone.
+    pub(crate) async fn trial(
+        &self,
+        config: &Config,
+        route: &RouteConfig,
+        digests: &[String],
+        with: Option<&(String, Component)>,
+    ) -> Result<Trial> {
+        anyhow::ensure!(digests.len() == route.plugins.len(), "the route is being changed; ask again");
+        let mut places = Vec::new();
+        for (plugin, digest) in route.plugins.iter().zip(digests) {
+            let component = match with.filter(|(name, _)| *name == plugin.name) {
+                Some((_, component)) => component.clone(),
+                None => {
+                    let version = self.store.get(&plugin.name, digest);
+                    let version = version.with_context(|| format!("{}@{digest} is gone", plugin.name))?;
+                    self.component(&version).await?.component
+                }
+            };
+            places.push((component, r#use(config, &route.name, plugin)));
+        }
+        tokio::task::spawn_blocking(move || places.into_iter().map(trial).collect()).await?
+    }
+
+    /// A plugin of the store by the beginning of its digest.
+    pub(crate) async fn by_digest(&self, name: &str, digest: &str) -> Result<Component> {
+        let version = self.store.find(name, digest)?;
+        Ok(self.component(&version).await?.component)
+    }
+
+    /// What a plugin of a route is configured with, where it is that of these first 16 digits; else as it was kept. With
+    /// the limits of the present.
+    pub(crate) async fn use_of(&self, config: &Config, route: &str, name: &str, digest: &str) -> Result<Use> {
+        let present = config.routes.iter().find(|known| known.name == route);
+        let uses = present.into_iter().flat_map(|route| &route.plugins).filter(|plugin| plugin.name == name);
+        let uses = uses.map(|plugin| r#use(config, route, plugin));
+        let of = |text: &str| Digest::of(text.as_bytes()).prefix();
+        if let Some(found) = uses.into_iter().find(|found| of(&found.config_json) == digest) {
+            return Ok(found);
+        }
+        let kept = self.store.config(digest).await?;
+        let kept = kept.with_context(|| {
+            format!(
+                "the configuration {digest} of plugin {name:?} is not kept any more, and the route's is another now"
+            )
+        })?;
+        let plugin = PluginUse { name: name.to_owned(), version: None, config: serde_json::Value::Null };
+        Ok(Use { config_json: kept, ..r#use(config, route, &plugin) })
+    }
+}
+
+/// Plugins of a chain, and what they log to, by their places.
+pub(crate) type Trial = Vec<(Box<dyn Plugin>, Arc<CapturedLog>)>;
+
+fn trial((component, r#use): (Component, Use)) -> Result<(Box<dyn Plugin>, Arc<CapturedLog>)> {
+    let log = Arc::new(CapturedLog::default());
+    let guest = component.plugin_with(r#use, log.clone())?;
+    Ok((Box::new(guest), log))
 }
 
 /// One place of a chain.

@@ -10,16 +10,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use quipu_queue::Store;
+use quipu_runtime::Digest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::blobs::Blobs;
-use super::version::{Deployed, Version, is_own, short};
+use super::version::{Deployed, Version, is_own, short, unix_ms};
 
 /// Most versions of all plugins.
 const VERSIONS_MAX: usize = 1_000;
 const VERSIONS: &str = "plugin/";
 const DEPLOYED: &str = "deploy/";
+/// Configurations that were served, by the first 16 digits of their digests, so that dead letters can be replayed.
+const CONFIGS: &str = "config/";
+/// Most of them, and bytes of one and of all; the oldest go.
+const CONFIGS_MAX: usize = 1_000;
+const CONFIG_BYTES_MAX: usize = 64 << 10;
+const CONFIGS_BYTES_MAX: usize = 8 << 20;
+/// A time in Unix milliseconds before each.
+const STAMP_BYTES: usize = 8;
 
 /// Versions of plugins, on disk.
 pub(crate) struct PluginStore {
@@ -38,6 +47,8 @@ struct Index {
     versions: BTreeMap<(String, String), Arc<Version>>,
     /// By route and name.
     deployed: BTreeMap<(String, String), Deployed>,
+    /// When each configuration was first served, in Unix milliseconds, and its bytes.
+    configs: BTreeMap<String, (u64, usize)>,
 }
 
 impl PluginStore {
@@ -52,6 +63,10 @@ impl PluginStore {
             if let Some((route, name)) = key.split_once('/') {
                 index.deployed.insert((route.to_owned(), name.to_owned()), entry);
             }
+        }
+        for (key, value) in store.records(CONFIGS).await? {
+            let when_ms = value.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            index.configs.insert(key[CONFIGS.len()..].to_owned(), (when_ms, value.len()));
         }
         blobs.sweep(&index.versions.keys().map(|(_, digest)| digest.as_str()).collect())?;
         Ok(Self { store, blobs, bytes_max, index: Mutex::new(index), change: tokio::sync::Mutex::default() })
@@ -168,6 +183,44 @@ impl PluginStore {
         self.write(vec![(format!("{DEPLOYED}{route}/{name}"), Some(json(&deployed)?))]).await?;
         self.index().deployed.insert((route.to_owned(), name.to_owned()), deployed);
         Ok(())
+    }
+
+    /// Keeps configurations of plugins that are served, so that what fails with them can be replayed later.
+    pub(crate) async fn keep_configs(&self, configs: impl Iterator<Item = &str>) -> Result<()> {
+        let fits = |config: &&str| config.len() <= CONFIG_BYTES_MAX;
+        let all: BTreeMap<String, &str> =
+            configs.filter(fits).map(|config| (Digest::of(config.as_bytes()).prefix(), config)).collect();
+        let _turn = self.change.lock().await;
+        let now = unix_ms();
+        let (mut known, mut records) = (self.index().configs.clone(), Vec::new());
+        for (digest, config) in &all {
+            if known.insert(digest.clone(), (now, STAMP_BYTES + config.len())).is_none() {
+                let value = [&now.to_be_bytes(), config.as_bytes()].concat();
+                records.push((format!("{CONFIGS}{digest}"), Some(Bytes::from(value))));
+            }
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        while known.len() > CONFIGS_MAX || known.values().map(|(_, bytes)| bytes).sum::<usize>() > CONFIGS_BYTES_MAX {
+            let others = known.iter().filter(|(digest, _)| !all.contains_key(*digest));
+            let Some(oldest) = others.min_by_key(|(_, (when_ms, _))| *when_ms).map(|(digest, _)| digest.clone()) else {
+                break;
+            };
+            known.remove(&oldest);
+            records.push((format!("{CONFIGS}{oldest}"), None));
+        }
+        self.write(records).await?;
+        self.index().configs = known;
+        Ok(())
+    }
+
+    /// The configuration whose digest has these first 16 digits, where it is kept.
+    pub(crate) async fn config(&self, digest: &str) -> Result<Option<String>> {
+        let key = format!("{CONFIGS}{digest}");
+        let found = self.store.records(&key).await?.into_iter().find(|(known, _)| *known == key);
+        let text = found.and_then(|(_, value)| String::from_utf8(value.get(STAMP_BYTES..)?.to_vec()).ok());
+        Ok(text.filter(|text| Digest::of(text.as_bytes()).prefix() == digest))
     }
 
     /// Copies every file of the index to where a copy of the store is being made.

@@ -58,7 +58,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Sends a file in pieces; what the router calls it then.
-async fn upload(client: &Client, bytes: &[u8]) -> Result<String> {
+pub(in crate::commands) async fn upload(client: &Client, bytes: &[u8]) -> Result<String> {
     let begun = client.call("plugin.upload", json!({ "size": bytes.len() })).await.context("plugin.upload")?;
     let upload = text(&begun["upload"]).to_owned();
     for (n, piece) in bytes.chunks(PIECE_BYTES_MAX).enumerate() {

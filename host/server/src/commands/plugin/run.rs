@@ -63,6 +63,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 async fn replay(component: &Component, file: &Path, trace: bool) -> Result<ExitCode> {
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let capsule = Capsule::from_json(&text).with_context(|| file.display().to_string())?;
+    let file_digest = *component.digest();
     let (component, replayed) = (component.clone(), capsule.clone());
     let attempt = tokio::task::spawn_blocking(move || -> Result<Attempt> {
         let log = Arc::new(CapturedLog::default());
@@ -73,7 +74,24 @@ async fn replay(component: &Component, file: &Path, trace: bool) -> Result<ExitC
     let mut shown = attempt.to_json();
     let same = capsule.outcome.map(|outcome| outcome == attempt.digest());
     shown["same"] = json!(same);
+    let (now, recorded) = (attempt.verdict_name(), capsule.verdict.clone().unwrap_or_default());
     print(shown, trace)?;
+    match same {
+        Some(true) => eprintln!("same as recorded: {now}"),
+        Some(false) if now == recorded => {
+            eprintln!("differs from what was recorded: {now} both times, with another outcome")
+        }
+        Some(false) => eprintln!("differs from what was recorded: {recorded} then, {now} now"),
+        None if recorded.is_empty() => {}
+        None => eprintln!("recorded: {recorded}; now: {now}; the outcome as a whole was not recorded"),
+    }
+    if file_digest != capsule.digest {
+        eprintln!(
+            "another file than the one that failed: {} then, {} now",
+            capsule.digest.short(),
+            file_digest.short()
+        );
+    }
     Ok(if same == Some(false) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
