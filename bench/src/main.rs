@@ -50,8 +50,8 @@ struct Args {
     /// Deployments, and reloads after them, for `swap`.
     #[arg(long, default_value_t = 1_000)]
     swaps: u32,
-    /// Only these systems, by name, separated by commas: for `peers`; and for `synced`, where `quipu` leaves out the
-    /// disk alone and the engine alone.
+    /// Only these systems, by name, separated by commas: for `peers`; for `synced`, where `quipu` leaves out the disk
+    /// alone and the engine alone; and for `plugin`, of `routes`, `plain`, `inline` and `queue_route`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }

@@ -61,7 +61,9 @@ pub(crate) async fn plugin(plan: &Plan) -> Result<Outcome> {
     let mut figures = Figures::default();
     for round in 1..=plan.rounds {
         eprintln!("round {round} of {}", plan.rounds);
-        routes(plan, &mut figures).await?;
+        if is_wanted(plan, "routes") {
+            routes(plan, &mut figures).await?;
+        }
         publishers(plan, &mut figures).await?;
     }
     Ok((&figures).into())
@@ -143,7 +145,8 @@ async fn publishers(plan: &Plan, figures: &mut Figures) -> Result<()> {
          [[route]]\nname = \"check\"\nfrom = \"work\"\nto = [\"rest\"]\n{FILTER}"
     );
     let mut rates = Vec::new();
-    for (name, config) in [("plain", "[queue.work]\n"), ("inline", &inline), ("queue_route", &queued)] {
+    let all = [("plain", "[queue.work]\n"), ("inline", &inline), ("queue_route", &queued)];
+    for (name, config) in all.into_iter().filter(|(name, _)| is_wanted(plan, name)) {
         let router = Router::start(&plan.place, config)?;
         let client = router.client().await?;
         let mut publisher = Same::open(&client, "work", SIZE).await?;
@@ -154,7 +157,14 @@ async fn publishers(plan: &Plan, figures: &mut Figures) -> Result<()> {
         rates.push(run.rate());
         client.close().await;
     }
-    figures.add("throughput_ratio", rates[1] / rates[0]);
-    figures.add("queue_route_ratio", rates[2] / rates[0]);
+    if let [plain, inline, queued] = rates[..] {
+        figures.add("throughput_ratio", inline / plain);
+        figures.add("queue_route_ratio", queued / plain);
+    }
     Ok(())
+}
+
+/// Of `--only`: `routes`, `plain`, `inline`, `queue_route`; all, unless said.
+fn is_wanted(plan: &Plan, name: &str) -> bool {
+    plan.only.is_empty() || plan.only.iter().any(|only| only == name)
 }
