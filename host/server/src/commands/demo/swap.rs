@@ -2,6 +2,7 @@
 //! configuration file and `config.reload`, as with any router.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use quipu_client::Client;
@@ -16,6 +17,11 @@ use crate::commands::output::say;
 pub(super) const ROUTE: &str = "regions";
 /// Its threshold to begin with, and from then on.
 pub(super) const THRESHOLDS: [f64; 2] = [2.5, 4.5];
+
+/// For the filter to work on something; a feed may have nothing for it.
+const WORK_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks at the route.
+const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Where publishing and the change meet: messages flow meanwhile, and some come after it.
 pub(super) struct Meeting {
@@ -44,12 +50,28 @@ pub(super) fn prepare(lines: u64, client: Client, file: PathBuf, aloud: bool) ->
     let ((begin, begun), (end, over)) = (oneshot::channel(), oneshot::channel());
     let changing = tokio::spawn(async move {
         // A feed that ends before has no second half.
-        begun.await.ok();
-        let changed = change(&client, file, aloud).await;
+        let changed = match begun.await {
+            Ok(()) => change_at_work(&client, file, aloud).await,
+            Err(_) => change(&client, file, aloud).await,
+        };
         end.send(()).ok();
         changed
     });
     (Meeting { lines, begin: Some(begin), over: Some(over) }, changing)
+}
+
+/// Waits until the filter has worked on something.
+async fn change_at_work(client: &Client, file: PathBuf, aloud: bool) -> Result<Value> {
+    let begun = Instant::now();
+    while begun.elapsed() < WORK_WAIT {
+        let answer = client.call("route.list", json!({})).await?;
+        let mut routes = answer["routes"].as_array().into_iter().flatten();
+        if routes.any(|route| route["name"] == ROUTE && route["attempts"].as_u64() > Some(0)) {
+            break;
+        }
+        tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+    change(client, file, aloud).await
 }
 
 async fn change(client: &Client, file: PathBuf, aloud: bool) -> Result<Value> {
