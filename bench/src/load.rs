@@ -156,7 +156,8 @@ pub(crate) async fn open_loop<C: Consume + 'static>(
     let consuming = tokio::spawn(consume(consumer, payloads.begun));
     let begun = payloads.begun;
     let (ticks, mut due) = mpsc::channel(rate as usize);
-    let pacer = std::thread::spawn(move || pace(begun, rate, time, &ticks));
+    let end = begun.elapsed() + time;
+    let pacer = std::thread::spawn(move || pace(begun, rate, &ticks, |due| due < end));
     let mut latency = histogram()?;
     let mut pending = VecDeque::with_capacity(IN_FLIGHT_OPEN);
     let mut messages = 0;
@@ -279,14 +280,14 @@ async fn consume<C: Consume>(mut consumer: C, begun: Instant) -> Result<(Run, C)
     }
 }
 
-/// Says when each message is due. A thread, because the timers of the async runtime have a grain of a millisecond.
-fn pace(begun: Instant, rate: u32, time: Duration, ticks: &mpsc::Sender<u64>) {
+/// Says when each message is due, in nanoseconds since the begin, as long as it goes on. A thread, because the timers of
+/// the async runtime have a grain of a millisecond.
+pub(crate) fn pace(begun: Instant, rate: u32, ticks: &mpsc::Sender<u64>, goes_on: impl Fn(Duration) -> bool) {
     // The default is 50 µs late. Where it cannot be set, latencies show that.
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).ok();
     let step = Duration::from_secs(1) / rate;
     let mut due = begun.elapsed();
-    let end = due + time;
-    while due < end {
+    while goes_on(due) {
         if let Some(wait) = due.checked_sub(begun.elapsed()) {
             std::thread::sleep(wait);
         }
@@ -298,11 +299,13 @@ fn pace(begun: Instant, rate: u32, time: Duration, ticks: &mpsc::Sender<u64>) {
     }
 }
 
-fn histogram() -> Result<Histogram<u64>> {
+/// For times of up to ten minutes, in nanoseconds.
+pub(crate) fn histogram() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_bounds(1_000, 600_000_000_000, 3)?)
 }
 
-fn since(begun: Instant) -> u64 {
+/// Nanoseconds.
+pub(crate) fn since(begun: Instant) -> u64 {
     u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
 }
 

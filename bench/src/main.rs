@@ -2,15 +2,18 @@
 //!
 //! Progress goes to standard error; the figures, and with `--json` one object on the last line, to standard output.
 
+mod admin;
 mod baseline;
 mod conditions;
 mod load;
 mod measures;
 mod peers;
+mod plugin;
 mod process;
 mod quipu;
 mod report;
 mod router;
+mod swap;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -44,8 +47,11 @@ struct Args {
     /// Messages that wait, for `ready`.
     #[arg(long, default_value_t = 1_000_000)]
     messages: u64,
-    /// Only these systems, by name, separated by commas: for `peers`; and for `synced`, where `quipu` leaves out the
-    /// disk alone and the engine alone.
+    /// Deployments, and reloads after them, for `swap`.
+    #[arg(long, default_value_t = 1_000)]
+    swaps: u32,
+    /// Only these systems, by name, separated by commas: for `peers`; for `synced`, where `quipu` leaves out the disk
+    /// alone and the engine alone; and for `plugin`, of `routes`, `plain`, `inline` and `queue_route`.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
 }
@@ -64,6 +70,10 @@ enum Measure {
     Ready,
     /// The same work for other brokers.
     Peers,
+    /// A route's plugin is replaced under load, and its configuration: what is lost, and how long messages take.
+    Swap,
+    /// What a plugin costs, on a queue's route and inline.
+    Plugin,
 }
 
 /// What every measure is told.
@@ -72,6 +82,7 @@ pub(crate) struct Plan {
     rounds: u32,
     seconds: Option<f64>,
     messages: u64,
+    swaps: u32,
     only: Vec<String>,
 }
 
@@ -100,8 +111,8 @@ fn main() -> Result<()> {
 }
 
 async fn measure(args: Args) -> Result<()> {
-    let Args { measure, json, quipu, rounds, seconds, messages, only } = args;
-    let plan = Plan { place: Place::find(quipu)?, rounds, seconds, messages, only };
+    let Args { measure, json, quipu, rounds, seconds, messages, swaps, only } = args;
+    let plan = Plan { place: Place::find(quipu)?, rounds, seconds, messages, swaps, only };
     let mut conditions = Conditions::begin(&plan.place)?;
     conditions.add("rounds", if measure == Measure::Ready { 1 } else { rounds });
     let Outcome { text, mut fields } = match measure {
@@ -111,6 +122,8 @@ async fn measure(args: Args) -> Result<()> {
         Measure::Queues => measures::queues(&plan).await?,
         Measure::Ready => measures::ready(&plan).await?,
         Measure::Peers => peers::peers(&plan, &mut conditions).await?,
+        Measure::Swap => swap::swap(&plan).await?,
+        Measure::Plugin => plugin::plugin(&plan).await?,
     };
     let name = measure.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let conditions = conditions.end()?;

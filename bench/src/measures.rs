@@ -220,6 +220,6 @@ pub(crate) fn cpu_s_per_million(used: Usage, run: &Run) -> f64 {
     used.cpu_s * 1e6 / load::float(run.messages)
 }
 
-fn mib(bytes: u64) -> f64 {
+pub(crate) fn mib(bytes: u64) -> f64 {
     load::float(bytes) / load::float(1 << 20)
 }

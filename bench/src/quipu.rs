@@ -31,6 +31,12 @@ impl Publisher {
     }
 }
 
+impl Confirm {
+    pub(crate) fn of(receipt: PendingReceipt) -> Self {
+        Self(receipt)
+    }
+}
+
 impl Subscriber {
     pub(crate) async fn open(client: &Client, queue: &str) -> Result<Self> {
         Ok(Self(client.subscribe(Subscribe::new(queue, "bench")).await?))

@@ -53,10 +53,14 @@ impl Router {
     /// Starts one with these tables of configuration; address and store are added.
     pub(crate) fn start(place: &Place, config: &str) -> Result<Self> {
         let directory = place.directory()?;
-        let head = "[listen]\nquic = \"127.0.0.1:0\"\n[store]\npath = \"data\"\n";
-        std::fs::write(directory.path().join("quipu.toml"), format!("{head}{config}"))?;
+        configure(directory.path(), config)?;
         let (process, address) = spawn(&place.quipu, directory.path())?;
         Ok(Self { quipu: place.quipu.clone(), directory, process, address })
+    }
+
+    /// Writes these tables in the place of those that it has; it does not know of it yet.
+    pub(crate) fn configure(&self, config: &str) -> Result<()> {
+        configure(self.directory.path(), config)
     }
 
     /// Kills it with SIGKILL and starts it again on its data; how long the start took until it listened.
@@ -96,6 +100,11 @@ pub(crate) fn end(process: &mut Child) {
     // It may have ended by itself.
     process.kill().ok();
     process.wait().ok();
+}
+
+fn configure(directory: &Path, config: &str) -> Result<()> {
+    let head = "[listen]\nquic = \"127.0.0.1:0\"\n[store]\npath = \"data\"\n";
+    std::fs::write(directory.join("quipu.toml"), format!("{head}{config}")).context("cannot write the configuration")
 }
 
 fn build(release: &Path) -> Result<PathBuf> {

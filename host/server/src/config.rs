@@ -269,6 +269,8 @@ pub(crate) struct PluginUse {
     /// `config`: as JSON, with files and environment variables put in. Default `{}`. It may hold secrets: `Debug` leaves
     /// it out.
     pub(crate) config: serde_json::Value,
+    /// Whether a part of it came from the environment: it is a secret then, and not written anywhere.
+    pub(crate) has_secret: bool,
 }
 
 /// What a route does with a message that fails in it.

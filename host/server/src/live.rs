@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use quipu_queue::{DefineQueueError, RecordError, StoreFailed};
-use quipu_router::{ChainSettings, InlineSettings, OnError, RouteError, RouteSettings};
+use quipu_router::{ChainSettings, InlineSettings, OnError, PluginInfo, RouteError, RouteSettings, Swapped};
+use serde::Serialize;
 
 use crate::app::{Settings, add, settings_of};
 use crate::config::{
@@ -45,8 +46,24 @@ struct Running {
 pub(crate) struct Applied {
     /// What is different now.
     pub(crate) differences: Vec<Difference>,
+    /// Routes that went on with another chain.
+    pub(crate) swaps: Vec<RouteSwap>,
     /// What to know besides.
     pub(crate) notes: Vec<String>,
+}
+
+/// Where a route took another chain, and what the one before had done.
+#[derive(Debug, Serialize)]
+pub(crate) struct RouteSwap {
+    pub(crate) route: String,
+    /// None: it runs inline, and has no offset.
+    pub(crate) queue: Option<String>,
+    /// The first offset that the chain before began nothing of.
+    pub(crate) offset: u64,
+    /// Messages that it had finished and that were settled meanwhile.
+    pub(crate) drained: u64,
+    pub(crate) took_ms: u64,
+    pub(crate) served: Vec<PluginInfo>,
 }
 
 /// Why nothing was changed.
@@ -202,11 +219,11 @@ impl Live {
         let differences = diff(&running.config, &config);
         let step = Step { before: running.config.clone(), after: config.clone(), services: services.clone() };
         let records = changed_records(&running.definitions, &definitions);
-        let mut notes = step.make(&differences, records).await?;
-        notes.extend(taken_over.iter().map(|(kind, name)| format!("{kind} {name} is the file's now")));
+        let mut applied = step.make(differences, records).await?;
+        applied.notes.extend(taken_over.iter().map(|(kind, name)| format!("{kind} {name} is the file's now")));
         let now = Running { config, definitions, left_out: Vec::new() };
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
-        Ok(Applied { differences, notes })
+        Ok(applied)
     }
 }
 
@@ -247,6 +264,14 @@ impl Running {
     }
 }
 
+impl RouteSwap {
+    fn of(route: &str, queue: Option<String>, swapped: Swapped) -> Self {
+        let Swapped { offset, drained, took, served, .. } = swapped;
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        Self { route: route.to_owned(), queue, offset: offset.0, drained, took_ms, served }
+    }
+}
+
 /// From one configuration to another.
 struct Step {
     before: Arc<Config>,
@@ -266,23 +291,22 @@ impl Step {
     /// Does it, and says what to know.
     async fn make(
         self,
-        differences: &[Difference],
+        differences: Vec<Difference>,
         records: Vec<(String, Option<Bytes>)>,
-    ) -> Result<Vec<String>, LiveError> {
+    ) -> Result<Applied, LiveError> {
         // In a task of its own: a caller that goes away leaves nothing half done.
-        let differences = differences.to_vec();
-        tokio::spawn(async move { self.make_all(&differences, records).await }).await?
+        tokio::spawn(async move { self.make_all(differences, records).await }).await?
     }
 
     async fn make_all(
         &self,
-        differences: &[Difference],
+        differences: Vec<Difference>,
         records: Vec<(String, Option<Bytes>)>,
-    ) -> Result<Vec<String>, LiveError> {
+    ) -> Result<Applied, LiveError> {
         let (access, after) = (self.services.access.clone(), self.after.clone());
         let shown = tokio::task::spawn_blocking(move || access.prepare(&after)).await??;
-        let routes = self.prepare(differences).await?;
-        self.define_queues(differences).await?;
+        let routes = self.prepare(&differences).await?;
+        self.define_queues(&differences).await?;
         if !records.is_empty()
             && let Err(e) = self.services.store.set_records(records).await?
         {
@@ -293,19 +317,19 @@ impl Step {
         if self.before.trace != *trace {
             self.services.router.trace().configure(trace.mode, trace.memory_bytes);
         }
-        let mut notes = shown.notes.clone();
+        let (mut notes, mut swaps) = (shown.notes.clone(), Vec::new());
         self.services.access.replace(shown);
         for route in routes {
             // Nothing of the configuration can fail any more. What still can is a route that stopped by itself.
             match route {
-                Becomes::Chain(name, chain, held) => self.change(&name, *chain, held).await?,
+                Becomes::Chain(name, chain, held) => swaps.extend(self.change(&name, *chain, held).await?),
                 Becomes::Another(name, settings) => self.put(&name, settings, &mut notes).await?,
             }
         }
         for gone in differences.iter().filter(|difference| difference.change == Change::Remove) {
             notes.extend(self.remove(gone).await?);
         }
-        Ok(notes)
+        Ok(Applied { differences, swaps, notes })
     }
 
     /// Routes that are new or become something else, with instances of their plugins.
@@ -356,14 +380,22 @@ impl Step {
         }
     }
 
-    async fn change(&self, name: &str, chain: ChainSettings, held: Option<String>) -> Result<(), LiveError> {
+    async fn change(
+        &self,
+        name: &str,
+        chain: ChainSettings,
+        held: Option<String>,
+    ) -> Result<Option<RouteSwap>, LiveError> {
         let router = &self.services.router;
         if let Some(reason) = held {
-            return Ok(router.hold(name, &reason).await?);
+            router.hold(name, &reason).await?;
+            return Ok(None);
         }
-        router.replace_chain(name, chain).await?;
+        let swapped = router.replace_chain(name, chain).await?;
         // It may have waited for what is there now.
-        Ok(router.release(name).await?)
+        router.release(name).await?;
+        let route = self.after.routes.iter().find(|route| route.name == name);
+        Ok(Some(RouteSwap::of(name, route.and_then(RouteConfig::queue).map(ToString::to_string), swapped)))
     }
 
     async fn put(&self, name: &str, settings: Settings, notes: &mut Vec<String>) -> Result<(), LiveError> {

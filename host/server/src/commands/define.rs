@@ -208,10 +208,13 @@ impl Target {
     }
 }
 
-/// Every answer has `did`, a line, and may have `differences` and `notes`.
+/// Every answer has `did`, a line, and may have `differences`, `swaps` and `notes`.
 fn print(answer: &Value) -> std::io::Result<()> {
     for line in texts(&answer["differences"]) {
         say!("{line}")?;
+    }
+    for swap in answer["swaps"].as_array().into_iter().flatten() {
+        say!("{}", swapped(swap))?;
     }
     if let Some(did) = answer["did"].as_str() {
         say!("{did}")?;
@@ -223,6 +226,23 @@ fn print(answer: &Value) -> std::io::Result<()> {
         say!("{} messages", table::count(count))?;
     }
     Ok(())
+}
+
+/// Where a route took another chain, in one line.
+pub(super) fn swapped(swap: &Value) -> String {
+    let text = |field: &str| swap[field].as_str().unwrap_or_default();
+    let number = |field: &str| table::count(swap[field].as_u64().unwrap_or(0));
+    let (route, ms) = (text("route"), number("took_ms"));
+    match swap["queue"].as_str() {
+        Some(queue) => {
+            format!(
+                "route {route} swapped at {queue} offset {}; {} in flight drained, in {ms} ms",
+                number("offset"),
+                number("drained")
+            )
+        }
+        None => format!("route {route} swapped between two messages, in {ms} ms"),
+    }
 }
 
 fn texts(value: &Value) -> impl Iterator<Item = &str> {

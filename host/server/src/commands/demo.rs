@@ -1,9 +1,10 @@
 //! `quipu demo`: the main job on real input, in one command.
 //!
 //! Starts a router on a temporary store with the configuration of `examples/earthquakes`, publishes the feed twice over
-//! QUIC, and accounts for every message.
+//! QUIC, changes a filter halfway, and accounts for every message.
 
 mod report;
+mod swap;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -24,9 +25,12 @@ use crate::access::Access;
 use crate::app::App;
 use crate::config::Config;
 use report::Report;
+use swap::Meeting;
 
 const CONFIG: &str = include_str!("../../../../examples/earthquakes/quipu.toml");
 const CONFIG_NAME: &str = "examples/earthquakes/quipu.toml";
+/// Of that configuration. The demo takes a free port.
+const ADDRESS: &str = "127.0.0.1:4433";
 const FEED: &[u8] = include_bytes!("../../../../examples/earthquakes/earthquakes.ndjson");
 /// Where the feed is published.
 const SUBJECT: &str = "quakes.raw";
@@ -54,18 +58,19 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         None => FEED.to_vec(),
     };
     let directory = tempfile::tempdir().context("cannot make a temporary directory")?;
-    let mut config = Config::parse(CONFIG, CONFIG_NAME, directory.path())?;
-    config.listen.quic.set_port(0);
+    let (file, text) = (directory.path().join("quipu.toml"), CONFIG.replace(ADDRESS, "127.0.0.1:0"));
+    std::fs::write(&file, &text).context("cannot write the configuration")?;
+    let config = Config::parse(&text, CONFIG_NAME, directory.path())?;
     let certificate = directory.path().join("certificate.pem");
     let access = Access::development(config.listen.quic, &certificate)?;
-    let app = App::start(config, None, access).await?;
+    let app = App::start(config, Some(file.clone()), access).await?;
     let server = app.address()?.to_string();
     if !args.json {
         say!("A router listens on {server}, its store in {}.\n", directory.path().display())?;
     }
     let stop = CancellationToken::new();
     let running = tokio::spawn(app.run(stop.clone()));
-    let report = observe(&server, &certificate, &feed, !args.json).await;
+    let report = observe(&server, &certificate, &feed, file, !args.json).await;
     stop.cancel();
     running.await??;
     let report = report?;
@@ -81,15 +86,18 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 /// When messages were sent, by id, for the time until they are alerts.
 type SentAt = Arc<Mutex<HashMap<String, Instant>>>;
 
-async fn observe(server: &str, certificate: &Path, feed: &[u8], aloud: bool) -> Result<Report> {
+async fn observe(server: &str, certificate: &Path, feed: &[u8], file: PathBuf, aloud: bool) -> Result<Report> {
     let trust = Trust::CertificateFile(certificate.to_owned());
     let config = ClientConfig { server: server.to_owned(), trust, name: "demo".into(), ..ClientConfig::default() };
     let client = Client::connect(config).await?;
     let sent_at = SentAt::default();
     let (enough, wanted) = oneshot::channel();
     let alerts = tokio::spawn(watch_alerts(client.clone(), sent_at.clone(), wanted, aloud));
+    let lines = feed.split(|byte| *byte == b'\n').count() as u64;
+    let (meeting, swapping) = swap::prepare(lines, client.clone(), file, aloud);
     let begun = Instant::now();
-    let first = publish(&client, feed, Some(sent_at)).await.context("the first time")?;
+    let first = publish(&client, feed, Some((sent_at, meeting))).await.context("the first time")?;
+    let swap = swapping.await?.context("the change of the filter")?;
     wait_for_routes(&client).await?;
     let took = begun.elapsed();
     let second = publish(&client, feed, None).await.context("the second time")?;
@@ -100,7 +108,7 @@ async fn observe(server: &str, certificate: &Path, feed: &[u8], aloud: bool) -> 
     enough.send(report::appended(&queues, "alerts")).ok();
     let alert_latency = alerts.await??;
     client.close().await;
-    Ok(Report { first, second, took, queues, routes, alert_latency })
+    Ok(Report { first, second, took, swap, queues, routes, alert_latency })
 }
 
 /// What became of one pass over the feed.
@@ -112,7 +120,8 @@ pub(super) struct Pass {
     latency: Histogram<u64>,
 }
 
-async fn publish(client: &Client, feed: &[u8], sent_at: Option<SentAt>) -> Result<Pass> {
+/// The first time, with where to note when messages were sent, and what happens meanwhile.
+async fn publish(client: &Client, feed: &[u8], first: Option<(SentAt, Meeting)>) -> Result<Pass> {
     let publisher = client.publisher(PublisherOptions::default()).await?;
     let (sender, mut receipts) = mpsc::channel::<(Instant, u64, quipu_client::PendingReceipt)>(IN_FLIGHT_MAX);
     let counting = tokio::spawn(async move {
@@ -130,7 +139,7 @@ async fn publish(client: &Client, feed: &[u8], sent_at: Option<SentAt>) -> Resul
         }
         anyhow::Ok(pass)
     });
-    let sent = send_feed(&publisher, feed, sent_at, sender).await;
+    let sent = send_feed(&publisher, feed, first, sender).await;
     let pass = counting.await??;
     publisher.close().await?;
     let unusable = sent?;
@@ -141,7 +150,7 @@ async fn publish(client: &Client, feed: &[u8], sent_at: Option<SentAt>) -> Resul
 async fn send_feed(
     publisher: &Publisher,
     feed: &[u8],
-    sent_at: Option<SentAt>,
+    mut first: Option<(SentAt, Meeting)>,
     receipts: mpsc::Sender<(Instant, u64, quipu_client::PendingReceipt)>,
 ) -> Result<u64> {
     let mapping = Mapping {
@@ -162,8 +171,11 @@ async fn send_feed(
                 continue;
             }
         };
+        if let Some((_, meeting)) = &mut first {
+            meeting.before(number).await;
+        }
         let begun = Instant::now();
-        if let Some(sent_at) = &sent_at
+        if let Some((sent_at, _)) = &first
             && let Ok(feature) = serde_json::from_slice::<Value>(line)
             && let Some(id) = feature["id"].as_str()
         {

@@ -12,7 +12,7 @@ use super::output::say;
 use crate::access::{Access, Prepared};
 use crate::app::App;
 use crate::config::Config;
-use crate::live::Applied;
+use crate::live::{Applied, RouteSwap};
 use crate::services::Services;
 
 /// Runs a router until SIGTERM or SIGINT.
@@ -69,9 +69,12 @@ async fn reload_on_hangup(mut hangup: Signal, services: Arc<Services>, stop: Can
             came = hangup.recv() => if came.is_none() { return },
         }
         match services.live.reload(&services).await {
-            Ok(Applied { differences, notes }) => {
+            Ok(Applied { differences, swaps, notes }) => {
                 tracing::info!(changes = differences.len(), "SIGHUP: read the configuration and its files again");
                 differences.iter().for_each(|difference| tracing::info!(%difference, "SIGHUP: changed"));
+                for RouteSwap { route, queue, offset, drained, .. } in &swaps {
+                    tracing::info!(route, queue, offset, drained, "SIGHUP: swapped");
+                }
                 notes.iter().for_each(|note| tracing::info!(note, "SIGHUP: to know"));
             }
             Err(e) => tracing::error!(%e, "SIGHUP: the configuration is not taken, and the one before stays"),

@@ -209,14 +209,15 @@ fn check_chain(checker: &mut Checker<'_>, raw: Vec<Spanned<Table<raw::Use>>>, ke
         let key = format!("{key}[{n}]");
         let Table(raw) = plugin.into_inner();
         let (name, version) = check_reference(checker, &raw.name, &join(&key, "name"));
-        let mut config = serde_json::Value::Object(serde_json::Map::new());
+        let (mut config, mut has_secret) = (serde_json::Value::Object(serde_json::Map::new()), false);
         if let Some(given) = raw.config {
             let (span, base) = (given.span(), checker.base);
             let toml = toml::Value::Table(given.into_inner());
+            has_secret = values::has_secret(&toml);
             let mut report = |key: String, message: String| checker.report(&span, &key, message);
             config = values::to_json(toml, &join(&key, "config"), base, &mut report);
         }
-        chain.push(PluginUse { name, version, config });
+        chain.push(PluginUse { name, version, config, has_secret });
     }
     chain
 }

@@ -46,6 +46,18 @@ pub(super) fn to_json(toml: Toml, path: &str, base: &Path, report: &mut dyn FnMu
     }
 }
 
+/// Whether a part of it is an environment variable.
+pub(super) fn has_secret(toml: &Toml) -> bool {
+    match toml {
+        Toml::Array(items) => items.iter().any(has_secret),
+        Toml::Table(table) => {
+            let is_variable = table.len() == 1 && matches!(table.get("env"), Some(Toml::String(_)));
+            is_variable || table.values().any(has_secret)
+        }
+        _ => false,
+    }
+}
+
 fn taken_in(table: &toml::Table, base: &Path) -> Option<Result<String, String>> {
     let mut entries = table.iter();
     match (entries.next(), entries.next()) {

@@ -147,7 +147,8 @@ impl Plugins {
             name: format!("route {:?}, plugin {} of {} ({})", route.name, n + 1, versions.len(), version.source),
         };
         let places: Vec<Place> = route.plugins.iter().zip(versions).enumerate().map(place).collect();
-        self.store.keep_configs(places.iter().map(|place| place.r#use.config_json.as_str())).await?;
+        let kept = places.iter().zip(&route.plugins).filter(|(_, plugin)| !plugin.has_secret);
+        self.store.keep_configs(kept.map(|(place, _)| place.r#use.config_json.as_str())).await?;
         let lanes = route.parallel;
         tokio::task::spawn_blocking(move || (0..lanes).map(|_| places.iter().map(Place::guest).collect()).collect())
             .await?
@@ -202,7 +203,7 @@ impl Plugins {
                 "the configuration {digest} of plugin {name:?} is not kept any more, and the route's is another now"
             )
         })?;
-        let plugin = PluginUse { name: name.to_owned(), version: None, config: serde_json::Value::Null };
+        let plugin = PluginUse { name: name.to_owned(), version: None, config: serde_json::Value::Null, has_secret: false };
         Ok(Use { config_json: kept, ..r#use(config, route, &plugin) })
     }
 }

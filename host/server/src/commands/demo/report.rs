@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Pass;
+use super::{Pass, swap};
 use crate::commands::output::say;
 use crate::commands::table::{self, count};
 
@@ -18,6 +18,8 @@ pub(super) struct Report {
     pub(super) second: Pass,
     /// From the first publish until the routes were done with the first pass.
     pub(super) took: Duration,
+    /// What the router said of the change of the filter.
+    pub(super) swap: Value,
     /// The answers to `queue.list` and `route.list` at the end.
     pub(super) queues: Value,
     pub(super) routes: Value,
@@ -34,6 +36,29 @@ struct Counts {
     queues: BTreeMap<String, u64>,
     dead_lettered: u64,
     lost: u64,
+    swap: Swap,
+}
+
+/// The change of the filter, as `--json` prints it.
+#[derive(Serialize)]
+struct Swap {
+    route: String,
+    queue: String,
+    /// Of the first message that the new one got.
+    offset: u64,
+    drained: u64,
+    took_ms: u64,
+    before: Filtered,
+    after: Filtered,
+}
+
+/// What a filter did.
+#[derive(Serialize)]
+struct Filtered {
+    at_least: f64,
+    calls: u64,
+    forwarded: u64,
+    dropped: u64,
 }
 
 impl Report {
@@ -58,7 +83,31 @@ impl Report {
             queues: self.destinations().collect(),
             dead_lettered: self.dead_lettered(),
             lost: self.lost(),
+            swap: self.swap(),
         })
+    }
+
+    fn swap(&self) -> Swap {
+        let text = |field: &str| self.swap[field].as_str().unwrap_or_default().to_owned();
+        let number = |field: &str| self.swap[field].as_u64().unwrap_or(0);
+        let now = self.routes["routes"].as_array().into_iter().flatten().find(|route| route["name"] == swap::ROUTE);
+        let filtered = |plugins: Option<&Value>, at_least: f64| {
+            let filter = plugins.and_then(|plugins| plugins.get(0));
+            let number = |value: &Value| value.as_u64().unwrap_or(0);
+            let verdicts = |verdict: &str| filter.map_or(0, |filter| number(&filter["verdicts"][verdict]));
+            let calls = filter.map_or(0, |filter| number(&filter["calls"]));
+            Filtered { at_least, calls, forwarded: verdicts("forward"), dropped: verdicts("drop") }
+        };
+        let [before, after] = swap::THRESHOLDS;
+        Swap {
+            route: text("route"),
+            queue: text("queue"),
+            offset: number("offset"),
+            drained: number("drained"),
+            took_ms: number("took_ms"),
+            before: filtered(self.swap.get("served"), before),
+            after: filtered(now.and_then(|route| route.get("plugins")), after),
+        }
     }
 
     pub(super) fn print(&self) -> io::Result<()> {
@@ -69,12 +118,14 @@ impl Report {
             vec!["duplicates".into(), count(self.duplicates())],
             vec!["refused".into(), count(self.first.rejected + self.second.rejected)],
             vec!["set aside (no earthquake)".into(), count(self.set_aside())],
-            vec!["dropped (below 2.5)".into(), count(self.outcome("regions", "dropped"))],
+            vec!["dropped (below 2.5, then 4.5)".into(), count(self.outcome("regions", "dropped"))],
         ];
         rows.extend(self.destinations().map(|(name, n)| vec![format!("stored in {name}"), count(n)]));
         rows.push(vec!["dead-lettered".into(), count(self.dead_lettered())]);
         rows.push(vec!["lost".into(), count(self.lost())]);
         table::print(&["WHAT", "MESSAGES"], &rows, &[1])?;
+        say!("")?;
+        self.print_swap()?;
         say!("")?;
         self.print_plugins()?;
         say!("")?;
@@ -91,23 +142,27 @@ impl Report {
         say!("\nPublished, routed and stored in {:.2} s: {rate:.0} messages/s.", self.took.as_secs_f64())
     }
 
+    fn print_swap(&self) -> io::Result<()> {
+        let Swap { route, queue, offset, before, after, .. } = self.swap();
+        let row = |when: String, filter: &Filtered| {
+            let Filtered { at_least, calls, forwarded, dropped } = filter;
+            vec![when, format!("{at_least:.1}"), count(*calls), count(*forwarded), count(*dropped)]
+        };
+        let rows = [
+            row(format!("{route}, to {queue} offset {}", count(offset)), &before),
+            row(format!("{route}, from there"), &after),
+        ];
+        table::print(&["FILTER", "AT LEAST", "CALLS", "FORWARDED", "DROPPED"], &rows, &[1, 2, 3, 4])
+    }
+
     fn print_plugins(&self) -> io::Result<()> {
-        let mut rows = Vec::new();
-        for route in self.routes["routes"].as_array().into_iter().flatten() {
-            for plugin in route["plugins"].as_array().into_iter().flatten() {
-                let number = |value: &Value| value.as_u64().unwrap_or(0);
-                let calls = number(&plugin["calls"]);
-                let mean = number(&plugin["time"]["total"]).checked_div(calls).unwrap_or(0);
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                rows.push(vec![
-                    text(&route["name"]),
-                    text(&plugin["name"]),
-                    count(calls),
-                    format!("{:.1} µs", mean as f64 / 1e3),
-                    format!("{:.1} µs", number(&plugin["time"]["max"]) as f64 / 1e3),
-                    count(number(&plugin["faults"])),
-                ]);
-            }
+        let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        let before = format!("{}, before", swap::ROUTE);
+        rows.extend(list(&self.swap["served"]).iter().map(|plugin| plugin_row(&before, plugin)));
+        for route in list(&self.routes["routes"]) {
+            let name = route["name"].as_str().unwrap_or_default();
+            rows.extend(list(&route["plugins"]).iter().map(|plugin| plugin_row(name, plugin)));
         }
         table::print(&["ROUTE", "PLUGIN", "CALLS", "MEAN", "MAX", "FAULTS"], &rows, &[2, 3, 4, 5])
     }
@@ -144,6 +199,20 @@ impl Report {
         let ends = |name: &str| name == "alerts" || name.starts_with("region.");
         named.filter(move |(name, _)| ends(name)).map(|(name, n)| (name.to_owned(), n))
     }
+}
+
+fn plugin_row(route: &str, plugin: &Value) -> Vec<String> {
+    let number = |value: &Value| value.as_u64().unwrap_or(0);
+    let calls = number(&plugin["calls"]);
+    let mean = number(&plugin["time"]["total"]).checked_div(calls).unwrap_or(0);
+    vec![
+        route.to_owned(),
+        plugin["name"].as_str().unwrap_or_default().to_owned(),
+        count(calls),
+        format!("{:.1} µs", mean as f64 / 1e3),
+        format!("{:.1} µs", number(&plugin["time"]["max"]) as f64 / 1e3),
+        count(number(&plugin["faults"])),
+    ]
 }
 
 /// Messages that were ever appended to a queue.

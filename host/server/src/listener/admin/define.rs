@@ -92,7 +92,7 @@ pub(super) async fn reload(services: &Arc<Services>) -> Result<Value, proto::Err
 pub(super) async fn diff(services: &Arc<Services>) -> Result<Value, proto::Error> {
     let differences = services.live.diff().await.map_err(refused)?;
     let did = if differences.is_empty() { "nothing would change" } else { "`quipu reload` makes it so" };
-    Ok(said(&Applied { differences, notes: Vec::new() }, did))
+    Ok(said(&Applied { differences, ..Applied::default() }, did))
 }
 
 pub(super) async fn create(kind: Kind, arguments: Define, services: &Arc<Services>) -> Result<Value, proto::Error> {
@@ -234,7 +234,7 @@ fn start_of(text: &str) -> Result<Start, proto::Error> {
 
 fn said(applied: &Applied, did: &str) -> Value {
     let lines: Vec<String> = applied.differences.iter().map(ToString::to_string).collect();
-    json!({ "did": did, "differences": lines, "changes": applied.differences, "notes": applied.notes })
+    json!({ "did": did, "differences": lines, "changes": applied.differences, "swaps": applied.swaps, "notes": applied.notes })
 }
 
 fn not_changed(e: LookupError) -> proto::Error {
