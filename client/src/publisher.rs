@@ -45,6 +45,15 @@ pub struct PublisherOptions {
     /// passed; messages that were under way behind it are stored before it then. Default false: its receipt is an
     /// error, with [`ReceiptError::is_retryable`].
     pub retry_refused: bool,
+    /// Whether everything behind a message that is refused, whatever for, is refused too ([`Code::Stopped`]), also what
+    /// was under way by then, until [`Publisher::resume`]. Default false: those behind it go on.
+    ///
+    /// That holds over lost connections: what has no receipt is sent again in order, and what is behind a failure that
+    /// a receipt told of is refused without being sent. Where a message without an id was under way (`ids: false`, no
+    /// name), all that was fails with [`ReceiptError::Ambiguous`], and that is a failure as well. A message that
+    /// [`Publisher::publish`] itself refuses is none: whoever publishes knows of it before the next. `retry_refused`
+    /// means nothing then.
+    pub stop_on_error: bool,
     /// Most bytes of messages without a receipt, each counted with at least 1 KiB; [`Publisher::publish`] waits
     /// beyond. Default 16 MiB, hence at most 16,384 messages. One larger message is let through alone.
     pub pending_bytes_max: usize,
@@ -106,7 +115,8 @@ pub enum PublishError {
 /// Why a message has no receipt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReceiptError {
-    /// The router refuses this message; nothing of it is stored. Those after it go on.
+    /// The router refuses this message; nothing of it is stored. Those after it go on, but for
+    /// [`PublisherOptions::stop_on_error`].
     #[error("the router refuses the message: {0}")]
     Refused(Refusal),
     /// The connection was lost before the receipt, and the message has no id under which it could be sent again: it
@@ -135,6 +145,7 @@ impl ReceiptError {
 
 enum Command {
     Publish { message: Encoded, waiter: Waiter },
+    Resume,
     Flush(oneshot::Sender<()>),
     Close(oneshot::Sender<()>),
 }
@@ -147,14 +158,15 @@ struct Waiter {
 
 impl Default for PublisherOptions {
     fn default() -> Self {
-        Self { name: None, ids: true, retry_refused: false, pending_bytes_max: 16 << 20 }
+        Self { name: None, ids: true, retry_refused: false, stop_on_error: false, pending_bytes_max: 16 << 20 }
     }
 }
 
 impl Publisher {
     pub(crate) async fn open(shared: Arc<Shared>, options: PublisherOptions) -> Result<Self, OpenError> {
         let session = shared.session().await?;
-        let opening = proto::OpenPublisher { name: options.name.clone().unwrap_or_default(), epoch: 0 };
+        let (name, stop_on_error) = (options.name.clone().unwrap_or_default(), options.stop_on_error);
+        let opening = proto::OpenPublisher { name, epoch: 0, stop_on_error };
         let open = driver::open(&session, &opening, shared.config.open_timeout).await?;
         let payload_bytes_max = session.limits.payload_bytes;
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
@@ -181,6 +193,18 @@ impl Publisher {
         let publish = Command::Publish { message, waiter: Waiter { answer, room } };
         self.commands.send(publish).await.map_err(|_| self.reason())?;
         Ok(PendingReceipt { answer: receipt, lost: self.lost.clone() })
+    }
+
+    /// Takes up again, with [`PublisherOptions::stop_on_error`], after a failure: with the next message that is
+    /// published. Those between the failure and that one stay refused; whoever wants them stored publishes them again.
+    ///
+    /// It says that failures before that message are known: call it once their receipts are.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`] where the publisher works no more.
+    pub async fn resume(&self) -> Result<(), Lost> {
+        self.commands.send(Command::Resume).await.map_err(|_| self.reason())
     }
 
     /// Waits until everything published so far has its receipt, whatever that says.

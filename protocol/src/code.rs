@@ -49,6 +49,8 @@ pub enum Code {
     RetryLater = 40,
     /// A plugin of an inline route failed on the message.
     PluginFailed = 41,
+    /// A message before this one was refused, and its publisher is to stop at that until it resumes.
+    Stopped = 42,
 
     /// There is no such queue.
     UnknownQueue = 48,
@@ -65,7 +67,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Internal,
         Self::Protocol,
         Self::TooLarge,
@@ -87,6 +89,7 @@ impl Code {
         Self::Rejected,
         Self::RetryLater,
         Self::PluginFailed,
+        Self::Stopped,
         Self::UnknownQueue,
         Self::UnknownSubscription,
         Self::NoDeadLetter,
@@ -144,7 +147,9 @@ mod tests {
         assert_eq!(full, [Code::QueueFull, Code::DiskFull, Code::Overloaded, Code::RetryLater]);
         assert!(full.into_iter().all(Code::is_retryable));
         assert!(
-            ![Code::Fenced, Code::ModeMismatch, Code::Rejected, Code::PluginFailed].into_iter().any(Code::is_retryable)
+            ![Code::Fenced, Code::ModeMismatch, Code::Rejected, Code::PluginFailed, Code::Stopped]
+                .into_iter()
+                .any(Code::is_retryable)
         );
     }
 

@@ -58,13 +58,16 @@ fn control_any() -> impl Strategy<Value = Frame> {
 
 fn publisher_any() -> impl Strategy<Value = Frame> {
     prop_oneof![
-        (".{0,20}", any::<u64>()).prop_map(|(name, epoch)| proto::OpenPublisher { name, epoch }.into()),
+        (".{0,20}", any::<u64>(), any::<bool>())
+            .prop_map(|(name, epoch, stop_on_error)| { proto::OpenPublisher { name, epoch, stop_on_error }.into() }),
         (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(last_sequence, messages, epoch)| {
             proto::Opened { last_sequence, credit: Some(proto::Credit { messages, bytes: 9 }), epoch }.into()
         }),
-        (any::<u64>(), bytes_any(300), bytes_any(2000)).prop_map(|(sequence, message, payload)| {
-            Frame::with_payload(proto::Publish { sequence, message }, payload)
-        }),
+        (any::<u64>(), bytes_any(300), any::<bool>(), bytes_any(2000)).prop_map(
+            |(sequence, message, resume, payload)| {
+                Frame::with_payload(proto::Publish { sequence, message, resume }, payload)
+            }
+        ),
         (any::<u64>(), any::<u64>(), prop::collection::vec(result_any(), 0..20))
             .prop_map(|(first, last, results)| proto::Receipt { first, last, results }.into()),
     ]

@@ -73,7 +73,7 @@ async fn garbage_on_a_stream_costs_that_stream() {
     is(&stray.error().await, Code::Protocol, "no stream begins with Settled");
     let mut skipped = publisher(&client).await;
     is_over_a_limit(&client).await;
-    skipped.put(proto::Publish { sequence: 7, message: bytes::Bytes::new() }).await;
+    skipped.put(proto::Publish { sequence: 7, ..Default::default() }).await;
     is(&skipped.error().await, Code::Protocol, "sequence 7 where 1 is next");
     still_serves(&mut server).await;
 }
@@ -169,7 +169,7 @@ async fn an_unknown_queue_and_an_invalid_subject_are_named() {
 /// A publisher that has sent one message with this header.
 async fn publisher_of(client: &RawClient, header: &'static [u8]) -> RawStream {
     let mut stream = publisher(client).await;
-    stream.put(proto::Publish { sequence: 1, message: bytes::Bytes::from_static(header) }).await;
+    stream.put(proto::Publish { sequence: 1, message: bytes::Bytes::from_static(header), resume: false }).await;
     stream
 }
 

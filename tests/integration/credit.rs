@@ -21,7 +21,7 @@ fn publish(sequence: u64, bytes: usize) -> Frame {
 fn publish_to(queue: &str, sequence: u64, bytes: usize) -> Frame {
     let id = MessageId::new("unused").expect("an id");
     let header = Message::new(id, Subject::new(queue).expect("a subject"), "").encode_header_without_id();
-    Frame::with_payload(proto::Publish { sequence, message: header }, Bytes::from(vec![b'x'; bytes]))
+    Frame::with_payload(proto::Publish { sequence, message: header, resume: false }, Bytes::from(vec![b'x'; bytes]))
 }
 
 async fn open_publisher(client: &RawClient) -> (RawStream, proto::Credit) {

@@ -96,5 +96,5 @@ async fn flood(client: Client, queue: &'static str) -> usize {
 fn publish(queue: &str, sequence: u64) -> Frame {
     let id = MessageId::new("unused").expect("an id");
     let message = Message::new(id, Subject::new(queue).expect("a subject"), "").encode_header_without_id();
-    Frame::with_payload(proto::Publish { sequence, message }, Bytes::from(vec![b'x'; PAYLOAD_BYTES]))
+    Frame::with_payload(proto::Publish { sequence, message, resume: false }, Bytes::from(vec![b'x'; PAYLOAD_BYTES]))
 }

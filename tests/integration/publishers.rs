@@ -81,7 +81,7 @@ async fn who_opens_a_name_fences_who_had_it_at_once() {
 
 async fn open(client: &RawClient, name: &str, epoch: u64) -> (RawStream, Body) {
     let mut stream = client.open().await;
-    stream.put(proto::OpenPublisher { name: name.into(), epoch }).await;
+    stream.put(proto::OpenPublisher { name: name.into(), epoch, stop_on_error: false }).await;
     let answer = stream.next().await.expect("an answer").body;
     (stream, answer)
 }

@@ -74,11 +74,11 @@ impl Driver {
     ) -> Self {
         Self {
             commands,
-            window: Window::new(options.name.is_some()),
+            window: Window::new(options.name.is_some(), options.stop_on_error),
             opening,
             pause: None,
             full: Backoff::new(shared.config.reconnect, seed()),
-            retry_refused: options.retry_refused,
+            retry_refused: options.retry_refused && !options.stop_on_error,
             flushes: VecDeque::new(),
             closers: Vec::new(),
             closing: false,
@@ -172,7 +172,13 @@ impl Driver {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Publish { message, waiter } => self.window.push(message, waiter),
+            Command::Publish { message, waiter } => {
+                if let Some((waiter, answer)) = self.window.push(message, waiter) {
+                    // Not everyone waits for receipts.
+                    waiter.answer.send(answer).ok();
+                }
+            }
+            Command::Resume => self.window.resume(),
             Command::Flush(done) => self.flushes.push_back((self.window.pushed(), done)),
             Command::Close(done) => {
                 self.closers.push(done);
@@ -234,9 +240,9 @@ impl Driver {
 
     /// What was sent on a lost stream waits to be sent again.
     fn take_back(&mut self) {
-        for waiter in self.window.lost() {
+        for (waiter, answer) in self.window.lost() {
             // Not everyone waits for receipts.
-            waiter.answer.send(Err(ReceiptError::Ambiguous)).ok();
+            waiter.answer.send(answer).ok();
         }
         self.answer_flushes();
     }

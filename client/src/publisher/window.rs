@@ -29,6 +29,12 @@ pub(crate) struct Window<W> {
     next: u64,
     /// Of the messages that were refused and wait behind later ones.
     refused: BTreeSet<u64>,
+    /// Whether the router is to stop at a failure.
+    stops: bool,
+    /// It did, as far as receipts tell: what is pending up to the first that takes up again is refused, for this reason.
+    stopped: Option<proto::Error>,
+    /// The next message takes up again.
+    resumes: bool,
 }
 
 /// Whom to tell what became of a message.
@@ -40,6 +46,8 @@ struct Pending<W> {
     ordinal: u64,
     /// Whether it was sent on an earlier stream too.
     again: bool,
+    /// Whether it takes up again after a failure, on whatever stream.
+    resume: bool,
 }
 
 /// A receipt that does not fit what was sent.
@@ -47,9 +55,12 @@ struct Pending<W> {
 pub(crate) struct Misfit(pub(crate) String);
 
 impl<W> Window<W> {
-    pub(crate) fn new(named: bool) -> Self {
+    pub(crate) fn new(named: bool, stops: bool) -> Self {
         Self {
             named,
+            stops,
+            stopped: None,
+            resumes: false,
             pending: VecDeque::new(),
             sent: 0,
             numbered: 0,
@@ -60,9 +71,23 @@ impl<W> Window<W> {
         }
     }
 
-    pub(crate) fn push(&mut self, message: Encoded, waiter: W) {
-        self.pending.push_back(Pending { message, waiter, ordinal: self.next, again: false });
+    /// The next message that is pushed takes up again.
+    pub(crate) fn resume(&mut self) {
+        self.resumes = self.stops;
+    }
+
+    /// Takes a message, or refuses it at once where the router would, also on a stream that does not know of the failure.
+    pub(crate) fn push(&mut self, message: Encoded, waiter: W) -> Option<Answer<W>> {
+        let resume = std::mem::take(&mut self.resumes);
+        if let Some(why) = &self.stopped
+            && !resume
+            && !self.pending.iter().any(|pending| pending.resume)
+        {
+            return Some((waiter, refused(why)));
+        }
+        self.pending.push_back(Pending { message, waiter, ordinal: self.next, again: false, resume });
         self.next += 1;
+        None
     }
 
     /// Starts on a new stream. After the first, only once [`lost`](Self::lost) or receipts left nothing sent.
@@ -92,7 +117,8 @@ impl<W> Window<W> {
         let before = out.len();
         let sequence = self.sequence_first + self.sent as u64;
         // Lent for the moment: even a cheap clone of each costs at a quarter of a million messages a second.
-        let publish = proto::Publish { sequence, message: std::mem::take(&mut next.message.header) };
+        let (message, resume) = (std::mem::take(&mut next.message.header), next.resume);
+        let publish = proto::Publish { sequence, message, resume };
         put(PUBLISH, &publish, &next.message.payload, out);
         next.message.header = publish.message;
         self.credit.charge(out.len() - before);
@@ -114,7 +140,10 @@ impl<W> Window<W> {
         self.sent -= count;
         self.numbered -= count;
         let (mut answered, mut back) = (Vec::with_capacity(count), Vec::new());
-        for (pending, result) in self.pending.drain(..count).zip(results) {
+        for ((pending, result), sequence) in self.pending.drain(..count).zip(results).zip(first..) {
+            if self.stops {
+                self.stopped = stopped(self.stopped.take(), (sequence, pending.resume), &result);
+            }
             if again && is_full(&result) {
                 back.push(pending);
                 continue;
@@ -137,29 +166,50 @@ impl<W> Window<W> {
         self.pending.insert(self.numbered + earlier, refused);
     }
 
-    /// The stream is gone. What was sent on it is to be sent again; those that cannot be are taken off.
-    pub(crate) fn lost(&mut self) -> Vec<W> {
+    /// The stream is gone. What was sent on it is to be sent again; those that cannot be are taken off, and those behind
+    /// a failure, which the next stream knows nothing of.
+    pub(crate) fn lost(&mut self) -> Vec<Answer<W>> {
         // None until a stream is opened.
         self.credit = Credit::default();
+        let mut answers = self.give_up_stopped();
         if self.named {
             self.sent = 0;
-            return Vec::new();
+            return answers;
+        }
+        if self.stops && self.pending.iter().take(self.sent).any(|pending| pending.message.id == Id::Absent) {
+            // Which of them are stored is not known, so nothing may be stored behind them, or be sent before them.
+            let sent = self.pending.drain(..self.sent).map(|pending| (pending.waiter, Err(ReceiptError::Ambiguous)));
+            answers.extend(sent);
+            self.stopped = Some(Code::Stopped.error("the connection was lost, and this publisher stops at that"));
+            (self.sent, self.numbered) = (0, 0);
+            answers.extend(self.give_up_stopped());
+            return answers;
         }
         let unsent = self.pending.split_off(self.sent);
         (self.sent, self.numbered) = (0, 0);
         let sent = std::mem::replace(&mut self.pending, VecDeque::with_capacity(unsent.len()));
-        let mut ambiguous = Vec::new();
         for pending in sent {
             match pending.message.id {
                 Id::Absent => {
                     self.refused.remove(&pending.ordinal);
-                    ambiguous.push(pending.waiter);
+                    answers.push((pending.waiter, Err(ReceiptError::Ambiguous)));
                 }
                 Id::Given | Id::Made => self.pending.push_back(Pending { again: true, ..pending }),
             }
         }
         self.pending.extend(unsent);
-        ambiguous
+        answers
+    }
+
+    /// Takes off what is pending behind a failure, up to the first that takes up again.
+    fn give_up_stopped(&mut self) -> Vec<Answer<W>> {
+        let Some(why) = &self.stopped else { return Vec::new() };
+        let count = self.pending.iter().position(|pending| pending.resume).unwrap_or(self.pending.len());
+        let numbered = count.min(self.numbered);
+        self.sequence_first += numbered as u64;
+        self.numbered -= numbered;
+        self.sent = self.sent.saturating_sub(count);
+        self.pending.drain(..count).map(|pending| (pending.waiter, refused(why))).collect()
     }
 
     /// Messages sent on this stream.
@@ -185,6 +235,25 @@ impl<W> Window<W> {
     pub(crate) fn into_waiters(self) -> impl Iterator<Item = W> {
         self.pending.into_iter().map(|pending| pending.waiter)
     }
+}
+
+/// Why whatever comes behind a message is refused, once it has this result.
+fn stopped(
+    before: Option<proto::Error>,
+    (sequence, resume): (u64, bool),
+    result: &proto::Result,
+) -> Option<proto::Error> {
+    let before = before.filter(|_| !resume);
+    let text = || format!("sequence {sequence} was refused, and this publisher stops at that until it resumes");
+    match &result.kind {
+        Some(proto::result::Kind::Error(error)) if error.code == Code::Stopped as u32 => before.or(Some(error.clone())),
+        Some(proto::result::Kind::Error(_)) | None => before.or_else(|| Some(Code::Stopped.error(text()))),
+        Some(_) => before,
+    }
+}
+
+fn refused(why: &proto::Error) -> Result<Receipt, ReceiptError> {
+    Err(ReceiptError::Refused(why.clone().into()))
 }
 
 /// Whether the router refuses the message only because it has no room now.
@@ -228,6 +297,7 @@ mod tests {
             b'r' => Kind::Routed(proto::Routed {}),
             b'x' => Kind::Duplicate(proto::Stored::default()),
             b'f' => Kind::Error(Code::QueueFull.error("full")),
+            b'p' => Kind::Error(Code::Stopped.error("behind")),
             _ => Kind::Error(Code::NoQueue.error("no")),
         };
         proto::Result { kind: Some(kind) }
@@ -238,6 +308,8 @@ mod tests {
             Ok(Receipt::Stored(_)) => "stored",
             Ok(Receipt::Duplicate(_)) => "duplicate",
             Ok(Receipt::Routed) => "routed",
+            Err(ReceiptError::Ambiguous) => "ambiguous",
+            Err(e) if e.code() == Some(Code::Stopped) => "stopped",
             Err(_) => "refused",
         };
         format!("{waiter}={word}")
@@ -245,13 +317,17 @@ mod tests {
 
     /// `a` pushes a message with a made id, `A` with a given one, `-a` without one; `+5` grants a total of messages;
     /// `r3ss` is a receipt from sequence 3 on; `open10` a new stream behind sequence 10; `lost` the end of one; `flush`
-    /// tells before which ordinal all is answered.
+    /// tells before which ordinal all is answered; `!` resumes.
     fn check(script: &str, expect: &str) {
-        check_on(Window::new(false), script, expect);
+        check_on(Window::new(false, false), script, expect);
     }
 
     fn check_named(script: &str, expect: &str) {
-        check_on(Window::new(true), script, expect);
+        check_on(Window::new(true, false), script, expect);
+    }
+
+    fn check_stopping(named: bool, script: &str, expect: &str) {
+        check_on(Window::new(named, true), script, expect);
     }
 
     fn check_on(mut window: Window<String>, script: &str, expect: &str) {
@@ -259,10 +335,12 @@ mod tests {
         let mut seen = Vec::new();
         for step in script.split(' ') {
             let push = |window: &mut Window<String>, id| {
-                window.push(Encoded { header: Bytes::new(), payload: step.to_owned().into(), id }, step.into());
+                window.push(Encoded { header: Bytes::new(), payload: step.to_owned().into(), id }, step.into())
             };
             if step == "lost" {
-                seen.extend(window.lost().into_iter().map(|waiter| format!("{waiter}=ambiguous")));
+                seen.extend(window.lost().iter().map(|(waiter, answer)| told(waiter, answer)));
+            } else if step == "!" {
+                window.resume();
             } else if let Some(last) = step.strip_prefix("open") {
                 let last_sequence = last.parse().expect("a number");
                 if window.opened(proto::Opened { last_sequence, ..proto::Opened::default() }).is_err() {
@@ -276,7 +354,7 @@ mod tests {
                 let first: u64 = digit.parse().expect("a digit");
                 let last = first + results.len() as u64 - 1;
                 let receipt = proto::Receipt { first, last, results: results.bytes().map(result).collect() };
-                match window.receipt(receipt, true) {
+                match window.receipt(receipt, !window.stops) {
                     Ok(answers) => seen.extend(answers.iter().map(|(waiter, answer)| told(waiter, answer))),
                     Err(Misfit(_)) => seen.push("misfit".into()),
                 }
@@ -286,14 +364,15 @@ mod tests {
                     [letter, ..] if letter.is_ascii_uppercase() => Id::Given,
                     _ => Id::Made,
                 };
-                push(&mut window, id);
+                seen.extend(push(&mut window, id).map(|(waiter, answer)| told(&waiter, &answer)));
             }
             let mut out = BytesMut::new();
             while window.send(&mut out) {}
             while let Some(raw) = split(&mut out).expect("frames") {
                 let frame = Frame::decode(raw).expect("a frame").expect("known");
                 let Body::Publish(publish) = frame.body else { panic!("a publish") };
-                seen.push(format!("{}:{}", publish.sequence, frame.payload.escape_ascii()));
+                let resumes = if publish.resume { "!" } else { "" };
+                seen.push(format!("{}:{}{resumes}", publish.sequence, frame.payload.escape_ascii()));
             }
         }
         assert_eq!(seen.join(" "), expect, "{script}");
@@ -347,6 +426,47 @@ mod tests {
     fn a_named_publishers_refused_message_gets_a_new_sequence_behind_those_that_were_sent() {
         let sent = "1:a 2:b 3:c 1:a 2:b 3:c 4:a b=duplicate c=stored a=stored <3";
         check_named("+9 a b c lost open2 +2 r1f +9 r2xs r4s flush", sent);
+    }
+
+    #[test]
+    fn what_comes_behind_a_failure_is_refused_until_one_takes_up_again() {
+        for named in [false, true] {
+            let (sent, told) = ("1:a 2:b 3:c a=stored b=refused", "c=stopped d=stopped 4:e! 5:g e=stored g=stored");
+            check_stopping(named, "+9 a b c r1se r3p d ! e g r4ss", &format!("{sent} {told}"));
+            // One that takes up again may fail as well.
+            check_stopping(named, "+9 a r1e ! b r2e c", "1:a a=refused 2:b! b=refused c=stopped");
+        }
+        check_stopping(false, "+9 a r1f b ! c", "1:a a=refused b=stopped 2:c!");
+        check("+9 a r1e ! b", "1:a a=refused 2:b");
+    }
+
+    #[test]
+    fn a_failure_is_known_on_the_next_stream_too() {
+        check_stopping(
+            false,
+            "+9 a b c r1e lost d open0 +9 e",
+            "1:a 2:b 3:c a=refused b=stopped c=stopped d=stopped e=stopped",
+        );
+        check_stopping(
+            false,
+            "+9 a b r1e ! c d lost open0 +9 r1ss",
+            "1:a 2:b a=refused 3:c! 4:d b=stopped 1:c! 2:d c=stored d=stored",
+        );
+        check_stopping(
+            true,
+            "+9 a b r1e ! c d lost open0 +9 r3ss",
+            "1:a 2:b a=refused 3:c! 4:d b=stopped 3:c! 4:d c=stored d=stored",
+        );
+        check_stopping(true, "+2 a b c r1e lost open2 +9 ! d", "1:a 2:b a=refused b=stopped c=stopped 3:d!");
+        // Nothing failed that is known of: all of it is tried again, in order.
+        check_stopping(true, "+9 a b lost open0 +9 r1ep", "1:a 2:b 1:a 2:b a=refused b=stopped");
+    }
+
+    #[test]
+    fn whoever_stops_sends_nothing_behind_what_may_be_lost() {
+        let script = "+2 -a b -c lost open0 d ! +9 e r1s f";
+        let told = "-a=ambiguous b=ambiguous -c=stopped d=stopped 1:e! e=stored 2:f";
+        check_stopping(false, script, &format!("1:-a 2:b {told}"));
     }
 
     #[test]

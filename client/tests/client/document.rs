@@ -22,7 +22,7 @@ fn the_example_frame_is_what_the_code_writes() {
     message.headers.add("type", "new").expect("a header");
     let mut header: proto::MessageHeader = prost::Message::decode(message.encode_header()).expect("a header");
     header.origin_subject.clear();
-    let publish = proto::Publish { sequence: 1, message: prost::Message::encode_to_vec(&header).into() };
+    let publish = proto::Publish { sequence: 1, message: prost::Message::encode_to_vec(&header).into(), resume: false };
     let mut wire = BytesMut::new();
     Frame::with_payload(publish, Bytes::from_static(b"{}")).encode(&mut wire);
     let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");

@@ -102,7 +102,7 @@ async fn a_publisher_fenced_while_it_was_away_fails_when_it_comes_back() {
         peer.vanish();
         let peer = router.welcome().await;
         let mut stream = Duplex::accept(&peer.connection).await;
-        stream.expect(proto::OpenPublisher { name: "till".into(), epoch: 7 }).await;
+        stream.expect(proto::OpenPublisher { name: "till".into(), epoch: 7, stop_on_error: false }).await;
         stream.fail(Code::Fenced, "epoch 8 is open").await;
         assert!(matches!(pending.await, Err(ReceiptError::Lost(Lost::Fenced(_)))));
         let late = publisher.publish(OutgoingMessage::new("orders.eu", "2")).await;

@@ -147,7 +147,7 @@ impl Peer {
     /// Accepts a publisher of the name `till` that asks for this epoch, and answers that.
     pub(crate) async fn accept_named(&self, epoch: u64, opened: proto::Opened) -> Duplex {
         let mut stream = Duplex::accept(&self.connection).await;
-        stream.expect(proto::OpenPublisher { name: "till".into(), epoch }).await;
+        stream.expect(proto::OpenPublisher { name: "till".into(), epoch, stop_on_error: false }).await;
         stream.send(proto::Opened { credit: Some(proto::Credit { messages: 100, bytes: 1 << 30 }), ..opened }).await;
         stream
     }

@@ -114,6 +114,8 @@ pub(crate) struct Source {
     pub(crate) id: u64,
     /// A run of a named publisher, and which stream of that run.
     pub(crate) named: Option<(Run, u64)>,
+    /// Whether the rest of a request is refused behind a message that is.
+    pub(crate) stops: bool,
 }
 
 /// A named publisher's stream that was let in.
@@ -394,9 +396,15 @@ fn plan_publish(
     reply: Reply<PublishAnswer>,
 ) -> (Option<Answer>, Rest) {
     let run = source.named.as_ref().map(|(run, _)| run);
+    // Also by what earlier commits had of the request.
+    let mut stopped = source.stops && results.iter().any(Result::is_err);
     while let Some(message) = messages.as_slice().first() {
-        match plan.publish(message, run) {
-            Attempted::Done(result) => results.push(result),
+        let attempted = if stopped { plan.stop(message, run) } else { plan.publish(message, run) };
+        match attempted {
+            Attempted::Done(result) => {
+                stopped |= source.stops && result.is_err();
+                results.push(result);
+            }
             Attempted::Blocked(queue) => {
                 return (None, Rest::Blocked(queue, Gathered::Publish { messages, source, results, reply }));
             }

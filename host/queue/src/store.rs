@@ -338,7 +338,7 @@ impl Store {
     }
 
     fn source(&self) -> Source {
-        Source { id: self.sources.fetch_add(1, Ordering::Relaxed), named: None }
+        Source { id: self.sources.fetch_add(1, Ordering::Relaxed), named: None, stops: false }
     }
 }
 

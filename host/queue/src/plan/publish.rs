@@ -47,7 +47,21 @@ enum Room {
 
 impl Plan<'_> {
     pub(crate) fn publish(&mut self, published: &Published, run: Option<&Run>) -> Attempted {
-        let Some(run) = run else { return self.publish_one(published) };
+        self.attempt(published, run, Self::publish_one)
+    }
+
+    /// Refuses a message, since one before it was refused; remembered like any other refusal.
+    pub(crate) fn stop(&mut self, published: &Published, run: Option<&Run>) -> Attempted {
+        self.attempt(published, run, |_, _| Attempted::Done(Err(PublishError::Stopped)))
+    }
+
+    fn attempt(
+        &mut self,
+        published: &Published,
+        run: Option<&Run>,
+        one: impl FnOnce(&mut Self, &Published) -> Attempted,
+    ) -> Attempted {
+        let Some(run) = run else { return one(self, published) };
         let known = match self.publisher(&run.name) {
             Some(known) if known.now.epoch == run.epoch => known,
             _ => return Attempted::Done(Err(PublishError::Fenced(run.name.clone()))),
@@ -59,7 +73,7 @@ impl Plan<'_> {
         }
         let needs_sync = self.planned.needs_sync;
         let written = self.planned.commit.operations.len();
-        let attempted = self.publish_one(published);
+        let attempted = one(self, published);
         let lasting = self.planned.commit.operations.len() > written || self.planned.needs_sync != needs_sync;
         let Attempted::Done(done) = attempted else { return attempted };
         if let Some(known) = self.publishers.get_mut(&run.name) {

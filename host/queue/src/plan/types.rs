@@ -51,6 +51,9 @@ pub enum PublishError {
     /// Another took the publisher's name.
     #[error("fenced: publisher {0:?} was opened again elsewhere, and this one is over")]
     Fenced(Arc<str>),
+    /// One that was handed over together with it, before it, was refused.
+    #[error("a message before this one was refused, and its publisher stops at that")]
+    Stopped,
 }
 
 /// The settlement of one delivery, with what goes out in the same commit.

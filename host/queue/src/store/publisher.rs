@@ -39,6 +39,13 @@ impl Publisher {
         Self { requests, source, epoch, last_sequence }
     }
 
+    /// From now on, whatever is handed over together is stored up to the first message that is refused: those behind it
+    /// are [`PublishError::Stopped`].
+    #[must_use]
+    pub fn stopping(self) -> Self {
+        Self { source: Source { stops: true, ..self.source }, ..self }
+    }
+
     /// Hands messages over in order and returns at once; the answer comes through the receiver.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ use quipu_client::{OutgoingMessage, PendingReceipt, PublishError, Publisher, Pub
 use serde_json::json;
 use tokio::io::{AsyncBufRead, BufReader};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::connect::ServerArgs;
 use super::output::say;
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// Sends again what the router has no room for now, with growing pauses.
     #[arg(long)]
     retry_refused: bool,
+    /// Stops at the first message that is refused: nothing behind it is stored, and no more is read.
+    #[arg(long, conflicts_with = "retry_refused")]
+    stop_on_error: bool,
     /// Ends with the counts as a JSON object.
     #[arg(long)]
     json: bool,
@@ -67,23 +71,29 @@ pub(super) struct Counts {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     args.mapping.check().context("invalid arguments")?;
     let client = args.server.connect().await?;
-    let options =
-        PublisherOptions { name: args.name.clone(), retry_refused: args.retry_refused, ..PublisherOptions::default() };
+    let options = PublisherOptions {
+        name: args.name.clone(),
+        retry_refused: args.retry_refused,
+        stop_on_error: args.stop_on_error,
+        ..PublisherOptions::default()
+    };
     let publisher = client.publisher(options).await?;
     let begun = Instant::now();
     let progress = progress_bar();
     let (sender, receipts) = mpsc::channel(RECEIPTS_MAX);
-    let counting = tokio::spawn(count_receipts(receipts, progress.clone()));
+    let refused = CancellationToken::new();
+    let counting = tokio::spawn(count_receipts(receipts, progress.clone(), refused.clone()));
+    let stop = if args.stop_on_error { refused } else { CancellationToken::new() };
     let sent = match (&args.message, &args.file) {
         (Some(message), _) => {
             let line = Line::Text { number: 1, bytes: message.clone().into_bytes() };
-            publish_line(&publisher, &args, line, &sender).await
+            publish_line(&publisher, &args, line, &sender).await.map(drop)
         }
         (None, Some(path)) => {
             let file = tokio::fs::File::open(path).await.with_context(|| format!("cannot read {}", path.display()))?;
-            publish_lines(&publisher, &args, BufReader::with_capacity(1 << 20, file), &sender).await
+            publish_lines(&publisher, &args, BufReader::with_capacity(1 << 20, file), (&sender, &stop)).await
         }
-        (None, None) => publish_lines(&publisher, &args, BufReader::new(tokio::io::stdin()), &sender).await,
+        (None, None) => publish_lines(&publisher, &args, BufReader::new(tokio::io::stdin()), (&sender, &stop)).await,
     };
     drop(sender);
     let counts = counting.await?;
@@ -105,16 +115,20 @@ async fn publish_lines(
     publisher: &Publisher,
     args: &Args,
     input: impl AsyncBufRead + Unpin,
-    sent: &mpsc::Sender<Sent>,
+    (sent, stop): (&mpsc::Sender<Sent>, &CancellationToken),
 ) -> Result<()> {
     let mut lines = Lines::new(input);
-    while let Some(line) = lines.next().await.context("cannot read the input")? {
-        publish_line(publisher, args, line, sent).await?;
+    while let Some(line) = stop.run_until_cancelled(lines.next()).await.transpose().context("cannot read the input")? {
+        let Some(line) = line else { break };
+        let handed_over = publish_line(publisher, args, line, sent).await?;
+        if args.stop_on_error && !handed_over {
+            break;
+        }
     }
     Ok(())
 }
 
-async fn publish_line(publisher: &Publisher, args: &Args, line: Line, sent: &mpsc::Sender<Sent>) -> Result<()> {
+async fn publish_line(publisher: &Publisher, args: &Args, line: Line, sent: &mpsc::Sender<Sent>) -> Result<bool> {
     let (number, message) = match line {
         Line::Text { number, bytes } => (number, args.mapping.message(&args.subject, bytes)),
         Line::TooLong { number, bytes } => {
@@ -124,13 +138,14 @@ async fn publish_line(publisher: &Publisher, args: &Args, line: Line, sent: &mps
     publish(publisher, number, message, sent).await
 }
 
-/// Publishes a message; where it is invalid that is counted, and only a lost publisher is an error.
-pub(super) async fn publish(
+/// Publishes a message; where it is invalid that is counted, and only a lost publisher is an error. Whether it was handed
+/// over.
+async fn publish(
     publisher: &Publisher,
     number: u64,
     message: Result<OutgoingMessage, String>,
     sent: &mpsc::Sender<Sent>,
-) -> Result<()> {
+) -> Result<bool> {
     let said = match message {
         Ok(message) => match publisher.publish(message).await {
             Ok(receipt) => Sent::Pending(number, receipt),
@@ -139,11 +154,17 @@ pub(super) async fn publish(
         },
         Err(why) => Sent::Refused(number, why),
     };
-    sent.send(said).await.context("the receipts are no longer counted")
+    let handed_over = matches!(said, Sent::Pending(..));
+    sent.send(said).await.context("the receipts are no longer counted")?;
+    Ok(handed_over)
 }
 
-/// Counts until every sender is gone.
-pub(super) async fn count_receipts(mut sent: mpsc::Receiver<Sent>, progress: ProgressBar) -> Counts {
+/// Counts until every sender is gone; `refused_one` is cancelled once a message is.
+async fn count_receipts(
+    mut sent: mpsc::Receiver<Sent>,
+    progress: ProgressBar,
+    refused_one: CancellationToken,
+) -> Counts {
     let mut counts = Counts::default();
     while let Some(said) = sent.recv().await {
         let refused = match said {
@@ -162,6 +183,7 @@ pub(super) async fn count_receipts(mut sent: mpsc::Receiver<Sent>, progress: Pro
         };
         if let Some((number, why)) = refused {
             counts.rejected += 1;
+            refused_one.cancel();
             if counts.rejected <= REFUSALS_SHOWN {
                 progress.suspend(|| eprintln!("quipu: message {number}: {why}"));
             }

@@ -7,6 +7,7 @@
 mod names;
 mod receipts;
 mod stage;
+mod stop;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -58,6 +59,8 @@ struct Batch {
     room: Option<Room>,
     /// Those of `taken` that are followed: which ones, ids and subjects.
     followed: Vec<(usize, MessageId, Subject)>,
+    /// Of a publisher that stops at a failure: which of `taken` take up again.
+    resumes: Vec<usize>,
 }
 
 /// What the publisher may send in total, by what was answered so far.
@@ -102,7 +105,7 @@ pub(super) async fn run(
     let mut receipts = tokio::spawn(receipts::write(writer, receiver, granted.clone(), told));
     let is_named = named.is_some();
     let fenced = named.as_ref().map_or_else(CancellationToken::new, |named| named.fenced.clone());
-    let stage = Stage::new(&services, source, is_named);
+    let stage = Stage::new(&services, source, (is_named, open.stop_on_error));
     let trace = services.router.trace();
     let mut publisher = Publisher {
         reader,
@@ -213,13 +216,14 @@ impl Publisher {
             answer: None,
             room: None,
             followed: Vec::new(),
+            resumes: Vec::new(),
         };
         let mut messages = Vec::new();
         let mut failed = None;
         let end = loop {
             let Some(incoming) = next else { break true };
             match self.take(incoming, &mut batch) {
-                Ok(Some(ready)) => batch.taken.push(ready.map(|ready| messages.push(ready))),
+                Ok(Some(ready)) => batch.taken.push(self.stage.keep(ready).map(|ready| messages.push(ready))),
                 Ok(None) => break true,
                 Err(error) => {
                     failed = Some(error);
@@ -277,6 +281,9 @@ impl Publisher {
         match &mut batch.room {
             Some(all) => all.add(room),
             none => *none = Some(room),
+        }
+        if publish.resume {
+            batch.resumes.push(batch.taken.len());
         }
         Ok(Some(self.message(&publish, frame.payload, batch)))
     }

@@ -96,7 +96,7 @@ impl World {
             }
             ids.push(id);
         }
-        self.submit(ids, Source { id: source, named: None }, None, false);
+        self.submit(ids, Source { id: source, named: None, stops: false }, None, false);
     }
 
     /// What inline routes make of a message before it is handed over.
@@ -188,7 +188,7 @@ impl World {
             ids.push(id);
         }
         let run = Run { name: name.into(), epoch };
-        self.submit(ids, Source { id: source, named: Some((run, session)) }, Some(name), is_zombie);
+        self.submit(ids, Source { id: source, named: Some((run, session)), stops: false }, Some(name), is_zombie);
     }
 
     /// After it was let in again: everything that was not answered, in order.
@@ -198,7 +198,7 @@ impl World {
         };
         let (run, ids) = (Run { name: name.into(), epoch: *epoch }, unanswered.values().cloned().collect::<Vec<_>>());
         if !ids.is_empty() {
-            let source = Source { id: *source, named: Some((run, *session)) };
+            let source = Source { id: *source, named: Some((run, *session)), stops: false };
             self.hit("named publishers that send again");
             self.submit(ids, source, Some(name), false);
         }

@@ -257,6 +257,7 @@ fn refusal(error: &PublishError) -> proto::Error {
         PublishError::Full(_) => Code::QueueFull,
         PublishError::DiskFull => Code::DiskFull,
         PublishError::Fenced(_) => Code::Fenced,
+        PublishError::Stopped => Code::Stopped,
     };
     code.error(error.to_string())
 }

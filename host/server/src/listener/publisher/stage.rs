@@ -13,6 +13,7 @@ use quipu_router::{Admission, Inline, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::ingest::{Ingest, Room};
+use super::stop::Stop;
 use super::{Answer, Batch, WINDOW_MESSAGES};
 use crate::services::Services;
 
@@ -32,6 +33,8 @@ pub(super) struct Stage {
 pub(super) enum Ready {
     Stored(Published),
     Asked(Asked),
+    /// It may not be, and its publisher stops at that.
+    Refused(proto::Error),
 }
 
 pub(super) struct Asked {
@@ -45,13 +48,19 @@ pub(super) struct Asked {
 #[derive(Clone, Copy)]
 struct Terms {
     is_named: bool,
+    /// Whether its publisher stops at a failure.
+    stops: bool,
     /// What the journal takes.
     bytes_max: usize,
 }
 
-struct Staged {
-    messages: Vec<Ready>,
-    reply: oneshot::Sender<Admitted>,
+pub(super) struct Staged {
+    /// The sequence of the first.
+    pub(super) first: u64,
+    pub(super) messages: Vec<Ready>,
+    /// Which of them take up again.
+    pub(super) resumes: Vec<usize>,
+    pub(super) reply: oneshot::Sender<Admitted>,
 }
 
 /// What inline routes made of a batch.
@@ -65,9 +74,10 @@ pub(super) struct Admitted {
 }
 
 impl Stage {
-    pub(super) fn new(services: &Services, source: quipu_queue::Publisher, is_named: bool) -> Self {
+    pub(super) fn new(services: &Services, source: quipu_queue::Publisher, (is_named, stops): (bool, bool)) -> Self {
         let (inline, store) = (services.router.inline(), services.store.clone());
-        let terms = Terms { is_named, bytes_max: store.message_bytes_max() };
+        let terms = Terms { is_named, stops, bytes_max: store.message_bytes_max() };
+        let source = if stops { source.stopping() } else { source };
         let ingest = services.ingest.clone();
         Self { source: Arc::new(source), inline, store, ingest, terms, staged: None }
     }
@@ -83,9 +93,15 @@ impl Stage {
         }
     }
 
+    /// Where a publisher stops at a failure, what is refused goes the way of the others: it is in order there.
+    pub(super) fn keep(&self, ready: Result<Ready, proto::Error>) -> Result<Ready, proto::Error> {
+        if self.terms.stops { ready.or_else(|error| Ok(Ready::Refused(error))) } else { ready }
+    }
+
     /// Hands messages on, behind those before them.
     pub(super) async fn submit(&mut self, messages: Vec<Ready>, batch: &mut Batch) {
-        if self.staged.is_none() && messages.iter().all(|message| matches!(message, Ready::Stored(_))) {
+        let is_direct = self.staged.is_none() && !self.terms.stops;
+        if is_direct && messages.iter().all(|message| matches!(message, Ready::Stored(_))) {
             let stored = |message| if let Ready::Stored(published) = message { Some(published) } else { None };
             let messages = messages.into_iter().filter_map(stored).collect();
             // An error here is the same as an answer that never comes.
@@ -99,28 +115,32 @@ impl Stage {
             // Every batch holds at least one message, so there is always room.
             let capacity = usize::try_from(WINDOW_MESSAGES).unwrap_or(usize::MAX) + 2;
             let (sender, receiver) = mpsc::channel(capacity);
-            tokio::spawn(run(receiver, source.clone(), gate()));
+            match terms.stops {
+                true => tokio::spawn(Stop::new(source.clone(), gate()).run(receiver)),
+                false => tokio::spawn(run(receiver, source.clone(), gate())),
+            };
             sender
         });
         let (reply, admitted) = oneshot::channel();
         batch.staged = Some(admitted);
         // An error here is the same as an answer that never comes.
-        staged.send(Staged { messages, reply }).await.ok();
+        let (first, resumes) = (batch.first, std::mem::take(&mut batch.resumes));
+        staged.send(Staged { first, messages, resumes, reply }).await.ok();
     }
 }
 
 /// What the task has.
-struct Gate {
+pub(super) struct Gate {
     inline: Arc<Inline>,
     store: Store,
     ingest: Arc<Ingest>,
     terms: Terms,
     /// What outputs of the batch in hand take.
-    room: Option<Room>,
+    pub(super) room: Option<Room>,
 }
 
 async fn run(mut staged: mpsc::Receiver<Staged>, source: Arc<quipu_queue::Publisher>, mut gate: Gate) {
-    while let Some(Staged { messages, reply }) = staged.recv().await {
+    while let Some(Staged { messages, reply, .. }) = staged.recv().await {
         let (messages, refused) = gate.admit(messages).await;
         let answer = if messages.is_empty() { None } else { source.submit(messages).await.ok() };
         // The publisher may be gone.
@@ -129,8 +149,9 @@ async fn run(mut staged: mpsc::Receiver<Staged>, source: Arc<quipu_queue::Publis
 }
 
 impl Gate {
-    /// What of the messages is stored, with its outputs; and why the others are refused.
-    async fn admit(&mut self, messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
+    /// What of the messages is stored, with its outputs; and why the others are refused. Where the publisher stops at a
+    /// failure, no further than to the first of these.
+    pub(super) async fn admit(&mut self, messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
         let is_known = self.known(&messages).await;
         let asks = |(message, known): (&Ready, &bool)| match message {
             Ready::Asked(asked) if !known => Some(asked.message.clone()),
@@ -143,8 +164,10 @@ impl Gate {
             let admission = match message {
                 Ready::Asked(_) if !is_known => {
                     if said.is_empty() {
-                        // Of all that is left; the answer may be for the first of them alone.
-                        said = self.inline.admit(asked.iter().cloned().collect()).await.into();
+                        // Of all that is left; the answer may be for the first of them alone. No plugin is to see what
+                        // comes behind a failure.
+                        let at_once = if self.terms.stops { 1 } else { asked.len() };
+                        said = self.inline.admit(asked.iter().take(at_once).cloned().collect()).await.into();
                     }
                     asked.pop_front();
                     said.pop_front()
@@ -158,6 +181,9 @@ impl Gate {
                 }
                 Err(error) => refused.push(Some(error)),
             }
+            if self.terms.stops && matches!(refused.last(), Some(Some(_))) {
+                break;
+            }
         }
         (stored, refused)
     }
@@ -168,6 +194,7 @@ impl Gate {
         let published = match message {
             Ready::Stored(published) => published,
             Ready::Asked(asked) => self.terms.published(&asked)?,
+            Ready::Refused(error) => return Err(error),
         };
         let bytes = admission.outputs.iter().map(Output::size).sum::<usize>();
         if bytes > 0 {
