@@ -239,3 +239,46 @@ to = ["all"]
     let counts = [next_offset(&client, "all").await, next_offset(&client, "flood").await];
     assert_eq!(counts, [json!(6), json!(6 * 1_024)]);
 }
+
+#[tokio::test]
+async fn nothing_behind_a_rejected_message_is_stored_where_its_publisher_stops() {
+    let server = TestServer::start(QUIPU, &config()).await;
+    let client = server.client().await;
+    let quake = |payload: &str| OutgoingMessage::new("quakes.ak", payload.to_owned());
+    let good = r#"{"mag":5.1}"#;
+    for (name, stored) in [(None, 0), (Some("till"), 4)] {
+        let name = name.map(str::to_owned);
+        let options = PublisherOptions { name, stop_on_error: true, ..PublisherOptions::default() };
+        let publisher = client.publisher(options).await.expect("a publisher");
+        let mut receipts = Vec::new();
+        for payload in [good, good, good, "{}", good, good, good] {
+            receipts.push(publisher.publish(quake(payload)).await.expect("published"));
+        }
+        for (n, receipt) in receipts.into_iter().enumerate() {
+            let answer = soon("a receipt", receipt).await;
+            match n {
+                0..3 => assert_eq!(queues(answer.expect("stored")), ["raw"]),
+                3 => assert_eq!(refused(answer).0, Code::Rejected),
+                _ => {
+                    let (code, _, text) = refused(answer);
+                    let expected = "sequence 4 was refused, and this publisher stops at that until it resumes";
+                    assert_eq!((code, text.as_str()), (Code::Stopped, expected));
+                }
+            }
+        }
+        assert_eq!(next_offset(&client, "raw").await, json!(stored + 3));
+        assert_eq!(refused(publish(&publisher, quake(good)).await).0, Code::Stopped);
+        publisher.resume().await.expect("open");
+        assert_eq!(queues(publish(&publisher, quake(good)).await.expect("stored")), ["raw"]);
+        assert_eq!(next_offset(&client, "raw").await, json!(stored + 4));
+        publisher.close().await.expect("closed");
+    }
+    // No plugin saw what was behind.
+    assert_eq!(route(&client, "check").await["attempts"], 2 * 5);
+    std::fs::write(server.directory().join("input"), format!("{good}\n{{}}\n{good}\n")).expect("written");
+    let told = server.cli_output(&["pub", "quakes.ak", "--file", "input", "--stop-on-error"]).await;
+    assert_eq!(told.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&told.stdout).starts_with("1 stored, 0 duplicate, "), "{told:?}");
+    assert!(String::from_utf8_lossy(&told.stderr).contains("message 2: "), "{told:?}");
+    assert_eq!(next_offset(&client, "raw").await, json!(9));
+}

@@ -1,9 +1,10 @@
 //! Named publishers: exactly once and in order, over whatever happens to the connection.
 
+use bytes::BytesMut;
 use quipu_client::{Lost, OutgoingMessage, PublisherOptions, Receipt, ReceiptError, Subscribe};
 use quipu_protocol::code::Code;
-use quipu_protocol::frame::Body;
-use quipu_protocol::proto;
+use quipu_protocol::frame::{Body, Frame};
+use quipu_protocol::{Message, MessageId, Subject, proto};
 use quipu_tests::{RawClient, RawStream, TestServer, soon};
 
 use crate::QUIPU;
@@ -104,4 +105,94 @@ async fn epochs_and_names_are_checked() {
     assert_eq!(code(&refused), Some(Code::Fenced));
     let (_stream, refused) = open(&client, "no name", 0).await;
     assert_eq!(code(&refused), Some(Code::InvalidCall));
+}
+
+async fn open_stopping(client: &RawClient, name: &str, epoch: u64) -> (RawStream, proto::Opened) {
+    let mut stream = client.open().await;
+    stream.put(proto::OpenPublisher { name: name.into(), epoch, stop_on_error: true }).await;
+    match stream.next().await.expect("an answer").body {
+        Body::Opened(opened) => (stream, opened),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Messages in one write, from this sequence on; a `!` before the subject takes up again.
+async fn send(stream: &mut RawStream, first: u64, subjects: &[&str]) {
+    let mut bytes = BytesMut::new();
+    for (sequence, to) in (first..).zip(subjects) {
+        let subject = Subject::new(to.trim_start_matches('!')).expect("a subject");
+        let message = Message::new(MessageId::new("unused").expect("an id"), subject, "");
+        let message = message.encode_header_without_id();
+        let publish = proto::Publish { sequence, message, resume: to.starts_with('!') };
+        Frame::with_payload(publish, bytes::Bytes::from_static(b"x")).encode(&mut bytes);
+    }
+    soon("writing", stream.send.write_all(&bytes)).await.expect("an open stream");
+}
+
+/// What becomes of so many, from this sequence on.
+async fn told(stream: &mut RawStream, first: u64, count: usize) -> Vec<String> {
+    use proto::result::Kind;
+    let mut told = Vec::new();
+    while told.len() < count {
+        let receipt = match stream.next().await.expect("a frame").body {
+            Body::Receipt(receipt) => receipt,
+            Body::Credit(_) => continue,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(receipt.first, first + told.len() as u64);
+        told.extend(receipt.results.into_iter().map(|result| match result.kind.expect("a result") {
+            Kind::Stored(stored) => format!("stored {}", stored.positions[0].offset),
+            Kind::Duplicate(_) => "duplicate".into(),
+            Kind::Routed(_) => "routed".into(),
+            Kind::Error(error) => {
+                let behind = error.text.strip_prefix("sequence ").and_then(|text| text.split(' ').next());
+                let code = Code::from_number(error.code).expect("known");
+                assert_eq!(error.retryable, code.is_retryable());
+                format!("{code:?} {}", behind.unwrap_or_default()).trim_end().into()
+            }
+        }));
+    }
+    told
+}
+
+#[tokio::test]
+async fn a_publisher_that_stops_has_everything_behind_a_failure_refused() {
+    let server = TestServer::start(QUIPU, "[queue.q]\n[queue.small]\nmax_messages = 1\n").await;
+    let (client, _control) = RawClient::connect(&server).await;
+    let (mut stream, _) = open_stopping(&client, "", 0).await;
+    send(&mut stream, 1, &["q", "q", "q", "nowhere", "q", "nowhere", "q"]).await;
+    let stopped = ["NoQueue", "Stopped 4", "Stopped 4", "Stopped 4"];
+    assert_eq!(told(&mut stream, 1, 7).await[..], [&["stored 0", "stored 1", "stored 2"][..], &stopped].concat());
+    // Later batches too; and more than one go in one batch, of which one fails as it comes and one as it resumes.
+    send(&mut stream, 8, &["q", "$own", "!q", "$own", "q", "!nowhere", "q", "!small", "small", "q", "!q"]).await;
+    let expected = [
+        ["Stopped 4", "Stopped 4", "stored 3", "InvalidMessage", "Stopped 11"],
+        ["NoQueue", "Stopped 13", "stored 0", "QueueFull", "Stopped 16"],
+    ];
+    assert_eq!(told(&mut stream, 8, 11).await[..], [&expected.concat()[..], &["stored 4"]].concat());
+    // Another stream goes on: to stop is each publisher's own.
+    let (mut other, _) = open(&client, "", 0).await;
+    send(&mut other, 1, &["nowhere", "q"]).await;
+    assert_eq!(told(&mut other, 1, 2).await, ["NoQueue", "stored 5"]);
+}
+
+#[tokio::test]
+async fn a_named_publisher_that_stopped_sends_again_what_was_refused() {
+    let mut server = TestServer::start(QUIPU, "[queue.q]\n").await;
+    let (client, _control) = RawClient::connect(&server).await;
+    let (mut stream, opened) = open_stopping(&client, "till", 0).await;
+    send(&mut stream, 1, &["q", "q", "q", "nowhere", "q", "$own", "q"]).await;
+    let stopped = ["NoQueue", "Stopped 4", "Stopped 4", "Stopped 4"];
+    assert_eq!(told(&mut stream, 1, 7).await[..], [&["stored 0", "stored 1", "stored 2"][..], &stopped].concat());
+    server.kill().await;
+    server.restart().await;
+    // The receipts of these were lost, say; the new stream has no failure behind it.
+    let (client, _control) = RawClient::connect(&server).await;
+    let (mut stream, opened) = open_stopping(&client, "till", opened.epoch).await;
+    assert!(opened.last_sequence >= 3, "{opened:?}");
+    send(&mut stream, 3, &["q", "q", "q", "nowhere", "q", "q"]).await;
+    let expected = ["duplicate", "stored 3", "stored 4", "NoQueue", "Stopped 6", "Stopped 6"];
+    assert_eq!(told(&mut stream, 3, 6).await, expected);
+    send(&mut stream, 9, &["!q"]).await;
+    assert_eq!(told(&mut stream, 9, 1).await, ["stored 5"]);
 }

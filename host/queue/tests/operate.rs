@@ -529,3 +529,65 @@ async fn what_operators_did_is_in_a_backup_and_is_salvaged() {
         store.stop().await.expect("a clean stop");
     }
 }
+
+#[tokio::test]
+async fn a_request_that_stops_at_a_failure_stores_nothing_behind_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&config(directory.path())).expect("a store");
+    queue(&store, "q").await;
+    let of =
+        |to: &str, sequence: u64| Published::new(&message(to, &format!("m{sequence}")), false).with_sequence(sequence);
+    let stored = |offset| Ok(Receipt::Stored(vec![("q".into(), Offset(offset))]));
+    let nowhere = || Err(PublishError::NoQueue(subject("nowhere")));
+    let submit = async |publisher: &quipu_queue::Publisher, messages: Vec<Published>| {
+        publisher.submit(messages).await.expect("a store").await.expect("an answer").expect("a store")
+    };
+    let four = || vec![of("q", 1), of("nowhere", 2), of("q", 3), of("q", 4)];
+    // Others go on behind it.
+    let publisher = store.publisher();
+    assert_eq!(submit(&publisher, four()).await, [stored(0), nowhere(), stored(1), stored(2)]);
+    let stopping = store.publisher().stopping();
+    let refused = || Err(PublishError::Stopped);
+    assert_eq!(submit(&stopping, four()).await, [stored(3), nowhere(), refused(), refused()]);
+    // The next request is another.
+    assert_eq!(submit(&stopping, vec![of("q", 5)]).await, [stored(4)]);
+    // What a named publisher was refused it may send again, after a restart too.
+    let named = store.named_publisher("p", 0).await.expect("a publisher").stopping();
+    assert_eq!(submit(&named, four()).await, [stored(5), nowhere(), refused(), refused()]);
+    store.stop().await.expect("a clean stop");
+    let store = Store::open(&config(directory.path())).expect("the store again");
+    let named = store.named_publisher("p", named.epoch).await.expect("a publisher").stopping();
+    assert_eq!(named.last_sequence, 4);
+    let again = [of("q", 1), of("q", 2), of("q", 3), of("q", 4)];
+    let had = || Ok(Receipt::Duplicate(Vec::new()));
+    assert_eq!(submit(&named, again.to_vec()).await, [had(), stored(6), stored(7), stored(8)]);
+    assert_eq!(submit(&named, again.to_vec()).await, [had(), had(), had(), had()]);
+}
+
+#[tokio::test]
+async fn a_request_that_waits_for_room_and_fills_commits_stops_all_the_same() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&config(directory.path())).expect("a store");
+    queue(&store, "q").await;
+    let limits = QueueLimits { messages: Some(1), on_full: OnFull::Block, ..QueueLimits::default() };
+    define(&store, QueueSettings { limits, ..QueueSettings::new(subject("small")) }).await;
+    let of = |to: &str, id: &str, bytes: usize| {
+        let id = MessageId::new(id).expect("an id");
+        Published::new(&Message::new(id, subject(to), vec![7; bytes]), false)
+    };
+    // More than one commit takes.
+    let mut messages: Vec<Published> = (0..4).map(|n| of("q", &format!("large{n}"), 100_000)).collect();
+    messages.extend([of("small", "first", 1), of("small", "waits", 1), of("nowhere", "fails", 1)]);
+    messages.extend((0..4).map(|n| of("q", &format!("behind{n}"), 100_000)));
+    let publisher = store.publisher().stopping();
+    let mut answer = publisher.submit(messages).await.expect("a store");
+    let mut reader = Reader::start(&store, "small", "s").await;
+    let delivery = reader.next().await;
+    assert!(answer.try_recv().is_err(), "it waits for room");
+    assert_eq!(reader.ack(&delivery).await, Ok(()));
+    let results = answer.await.expect("an answer").expect("a store");
+    assert!(results[..6].iter().all(Result::is_ok), "{results:?}");
+    assert_eq!(results[6], Err(PublishError::NoQueue(subject("nowhere"))));
+    assert_eq!(results[7..], [const { Err(PublishError::Stopped) }; 4]);
+    assert_eq!((info(&store, "q").await.next_offset, info(&store, "small").await.next_offset), (4, 2));
+}
