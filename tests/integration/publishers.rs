@@ -196,3 +196,21 @@ async fn a_named_publisher_that_stopped_sends_again_what_was_refused() {
     send(&mut stream, 9, &["!q"]).await;
     assert_eq!(told(&mut stream, 9, 1).await, ["stored 5"]);
 }
+
+/// Otherwise a message would come past a filter by being sent again.
+#[tokio::test]
+async fn a_refused_message_that_is_sent_again_under_its_sequence_is_filtered_again() {
+    let config = "[queue.q]\nsubjects = [\"door\"]\n[[route]]\nname = \"guard\"\non = \"door\"\nto = [\"q\"]\n\
+                  plugins = [{ name = \"filter-json\", config = { field = \"n\", at_least = 1 } }]\n";
+    let server = TestServer::start(QUIPU, config).await;
+    let (client, _control) = RawClient::connect(&server).await;
+    let (mut first, opened) = open(&client, "p", 0).await;
+    assert!(matches!(opened, Body::Opened(proto::Opened { epoch: 1, .. })), "{opened:?}");
+    send(&mut first, 1, &["door", "q"]).await;
+    let rejected = told(&mut first, 1, 2).await;
+    assert_eq!(rejected, ["Rejected", "stored 0"]);
+    let (mut again, opened) = open(&client, "p", 1).await;
+    assert!(matches!(opened, Body::Opened(proto::Opened { last_sequence: 2, .. })), "{opened:?}");
+    send(&mut again, 1, &["door"]).await;
+    assert_eq!(told(&mut again, 1, 1).await, rejected[..1]);
+}

@@ -119,7 +119,7 @@ pub(crate) struct Source {
 }
 
 /// A named publisher's stream that was let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Opened {
     pub(crate) run: NewEpoch,
     pub(crate) session: u64,

@@ -1,5 +1,6 @@
 //! Publishes: duplicates, named publishers, and queues that are full.
 
+use std::collections::BTreeSet;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
@@ -31,10 +32,12 @@ pub(crate) enum Attempted {
 }
 
 /// A run of a named publisher that was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewEpoch {
     pub(crate) epoch: u64,
     pub(crate) last_sequence: u64,
+    /// Up to there, what was refused.
+    pub(crate) refused: BTreeSet<u64>,
 }
 
 /// What there is no room for.
@@ -107,14 +110,14 @@ impl Plan<'_> {
             return Err(PublishError::Fenced(name.clone()));
         }
         if epoch == now.epoch && epoch != 0 {
-            return Ok(NewEpoch { epoch, last_sequence: now.sequence });
+            return Ok(NewEpoch { epoch, last_sequence: now.sequence, refused: now.refused });
         }
         let epoch = if epoch == 0 { now.epoch + 1 } else { epoch };
         let begun = Publisher { epoch, ..Publisher::default() };
         let plan = PublisherPlan { now: begun, refused: Vec::new(), stored: Vec::new(), lasting: true };
         self.publishers.insert(name.clone(), plan);
         self.planned.needs_sync = true;
-        Ok(NewEpoch { epoch, last_sequence: 0 })
+        Ok(NewEpoch { epoch, last_sequence: 0, refused: BTreeSet::new() })
     }
 
     /// How far the publishers came, behind what they published.

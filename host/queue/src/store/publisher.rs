@@ -1,11 +1,12 @@
 //! Publishers: sources whose messages stay in order.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::{StoreFailed, answer, stopped};
-use crate::plan::{PublishError, Published, Run};
+use crate::plan::{NewEpoch, PublishError, Published, Run};
 use crate::request::{PublishAnswer, Reply, Request, Source};
 
 /// A source of messages. Its messages are stored in the order in which they are handed over.
@@ -17,6 +18,8 @@ pub struct Publisher {
     pub epoch: u64,
     /// Of a named publisher, the last sequence of this run that is known; else 0.
     pub last_sequence: u64,
+    /// Of those up to there, the ones that were refused: sent again, they are tried again.
+    pub refused: BTreeSet<u64>,
 }
 
 /// Why a named publisher cannot be opened.
@@ -36,7 +39,7 @@ pub enum OpenPublisherError {
 impl Publisher {
     pub(super) fn new(requests: mpsc::Sender<Request>, source: Source, run: Option<(u64, u64)>) -> Self {
         let (epoch, last_sequence) = run.unwrap_or_default();
-        Self { requests, source, epoch, last_sequence }
+        Self { requests, source, epoch, last_sequence, refused: BTreeSet::new() }
     }
 
     /// From now on, whatever is handed over together is stored up to the first message that is refused: those behind it
@@ -75,5 +78,6 @@ pub(super) async fn open(
     })?;
     let run = Run { name, epoch: opened.run.epoch };
     let source = Source { named: Some((run, opened.session)), ..source };
-    Ok(Publisher::new(requests, source, Some((opened.run.epoch, opened.run.last_sequence))))
+    let NewEpoch { epoch, last_sequence, refused } = opened.run;
+    Ok(Publisher { refused, ..Publisher::new(requests, source, Some((epoch, last_sequence))) })
 }

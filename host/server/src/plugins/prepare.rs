@@ -203,7 +203,8 @@ impl Plugins {
                 "the configuration {digest} of plugin {name:?} is not kept any more, and the route's is another now"
             )
         })?;
-        let plugin = PluginUse { name: name.to_owned(), version: None, config: serde_json::Value::Null, has_secret: false };
+        let plugin =
+            PluginUse { name: name.to_owned(), version: None, config: serde_json::Value::Null, has_secret: false };
         Ok(Use { config_json: kept, ..r#use(config, route, &plugin) })
     }
 }

@@ -85,8 +85,9 @@ impl Stage {
     /// A message on its way, or why it is refused.
     pub(super) fn ready(&self, message: Message, has_id: bool, sequence: u64) -> Result<Ready, proto::Error> {
         let asked = Asked { message, has_id, sequence };
-        // What a named publisher sends again was stored, or refused, before.
-        let is_again = self.terms.is_named && sequence <= self.source.last_sequence;
+        // What a named publisher sends again was stored before, unless it was refused.
+        let source = &self.source;
+        let is_again = self.terms.is_named && sequence <= source.last_sequence && !source.refused.contains(&sequence);
         match !is_again && self.inline.is_for(&asked.message.subject) {
             true => Ok(Ready::Asked(asked)),
             false => self.terms.published(&asked).map(Ready::Stored),
