@@ -14,6 +14,7 @@ mode = "all"
 [queue.raw]
 [queue.mid]
 [queue.out]
+[queue.dead]
 [plugin.first]
 file = "first.wasm"
 [plugin.second]
