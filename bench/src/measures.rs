@@ -58,7 +58,7 @@ pub(crate) async fn e2e(plan: &Plan) -> Result<Outcome> {
         end_to_end(plan, &router, &mut figures, "synced_", "").await?;
         drop(router);
         match Router::start(&plan.place, ONE_MEMORY_QUEUE) {
-            Ok(router) => end_to_end(plan, &router, &mut figures, "memory_", "memory_").await?,
+            Ok(router) => drop(end_to_end(plan, &router, &mut figures, "memory_", "memory_").await?),
             Err(e) if e.to_string().contains("durability") => figures.absent("memory_msg_s"),
             Err(e) => return Err(e),
         }
@@ -66,7 +66,14 @@ pub(crate) async fn e2e(plan: &Plan) -> Result<Outcome> {
     Ok((&figures).into())
 }
 
-async fn end_to_end(plan: &Plan, router: &Router, figures: &mut Figures, rate: &str, other: &str) -> Result<()> {
+/// Publishes, consumes and acks for a while; messages a second.
+pub(crate) async fn end_to_end(
+    plan: &Plan,
+    router: &Router,
+    figures: &mut Figures,
+    rate: &str,
+    other: &str,
+) -> Result<f64> {
     let (publishing, consuming) = (router.client().await?, router.client().await?);
     let mut publisher = Publisher::open(&publishing, vec!["work".into()], false).await?;
     let subscriber = Subscriber::open(&consuming, "work").await?;
@@ -80,7 +87,7 @@ async fn end_to_end(plan: &Plan, router: &Router, figures: &mut Figures, rate: &
     figures.add(&format!("{other}server_cpu_s_per_million"), cpu_s_per_million(used, &consumed));
     publishing.close().await;
     consuming.close().await;
-    Ok(())
+    Ok(consumed.rate())
 }
 
 /// `latency`.

@@ -65,6 +65,7 @@ pub(crate) async fn plugin(plan: &Plan) -> Result<Outcome> {
             routes(plan, &mut figures).await?;
         }
         publishers(plan, &mut figures).await?;
+        traces(plan, &mut figures).await?;
     }
     Ok((&figures).into())
 }
@@ -164,7 +165,25 @@ async fn publishers(plan: &Plan, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// Of `--only`: `routes`, `plain`, `inline`, `queue_route`; all, unless said.
+/// Publishing, consuming and acking, with what is remembered of messages for `message show`: nothing, some, all.
+async fn traces(plan: &Plan, figures: &mut Figures) -> Result<()> {
+    if !is_wanted(plan, "trace") {
+        return Ok(());
+    }
+    let mut rates = Vec::new();
+    for mode in ["off", "sampled", "all"] {
+        let router = Router::start(&plan.place, &format!("[trace]\nmode = \"{mode}\"\n[queue.work]\n"))?;
+        let name = format!("trace_{mode}_");
+        rates.push(measures::end_to_end(plan, &router, figures, &name, &name).await?);
+    }
+    if let [off, sampled, all] = rates[..] {
+        figures.add("trace_sampled_ratio", sampled / off);
+        figures.add("trace_ratio", all / off);
+    }
+    Ok(())
+}
+
+/// Of `--only`: `routes`, `plain`, `inline`, `queue_route`, `trace`; all, unless said.
 fn is_wanted(plan: &Plan, name: &str) -> bool {
     plan.only.is_empty() || plan.only.iter().any(|only| only == name)
 }
