@@ -92,6 +92,13 @@ fn published(to: &str, id: &str) -> Vec<Published> {
     vec![Published::new(&Message::new(id, Subject::new(to).expect("a subject"), "payload"), true)]
 }
 
+/// Longer than what the engine's thread writes itself: while the journal's thread does, the engine goes on.
+fn long_published(to: &str, id: &str) -> Vec<Published> {
+    let id = MessageId::new(id).expect("an id");
+    let payload = vec![b'x'; OWN_BYTES_MAX + 1];
+    vec![Published::new(&Message::new(id, Subject::new(to).expect("a subject"), payload), true)]
+}
+
 async fn info(store: &store::Store) -> Vec<QueueInfo> {
     store.info().await.expect("a store").queues
 }
@@ -163,7 +170,7 @@ async fn a_settlement_that_was_sent_holds_though_its_consumer_goes() {
     consumer.credit(8).await.expect("a store");
     let token = deliveries.recv().await.expect("a delivery")[0].token;
     set(&gate, false);
-    let busy = store.publisher().submit(published("q", "b")).await.expect("a store");
+    let busy = store.publisher().submit(long_published("q", "b")).await.expect("a store");
     let settle = |token| vec![Settle { token, settlement: Settlement::Done(Outcome::Acked), outputs: Vec::new() }];
     let settled = consumer.submit_settle(settle(token)).await.expect("a store");
     let again = consumer.submit_settle(settle(token)).await.expect("a store");
