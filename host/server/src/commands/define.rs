@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::connect::ServerArgs;
+use super::ask::Ask;
 use super::output::say;
 use super::table;
 
@@ -19,7 +19,7 @@ pub(crate) struct DefineArgs {
     #[arg(value_name = "KEY=VALUE")]
     set: Vec<String>,
     #[command(flatten)]
-    target: Target,
+    ask: Ask,
 }
 
 /// As [`DefineArgs`], for something that is there.
@@ -34,7 +34,7 @@ pub(crate) struct ChangeArgs {
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
     #[command(flatten)]
-    target: Target,
+    ask: Ask,
 }
 
 /// Something by its name.
@@ -43,7 +43,7 @@ pub(crate) struct NameArgs {
     /// Its name.
     name: String,
     #[command(flatten)]
-    target: Target,
+    ask: Ask,
 }
 
 /// A route that goes.
@@ -59,7 +59,7 @@ pub(crate) struct DeleteRouteArgs {
     #[arg(long)]
     drop_subscription: bool,
     #[command(flatten)]
-    target: Target,
+    ask: Ask,
 }
 
 /// A queue that goes.
@@ -71,7 +71,7 @@ pub(crate) struct DeleteQueueArgs {
     #[arg(long)]
     with_messages: bool,
     #[command(flatten)]
-    target: Target,
+    ask: Ask,
 }
 
 /// Where a reader goes on.
@@ -83,7 +83,7 @@ pub(crate) struct SeekArgs {
     #[arg(long, value_name = "WHERE")]
     to: String,
     #[command(flatten)]
-    target: Target,
+    ask: Ask,
 }
 
 /// A subscription by its queue and name.
@@ -94,16 +94,7 @@ pub(crate) struct SubscriptionArgs {
     /// Its name.
     name: String,
     #[command(flatten)]
-    target: Target,
-}
-
-#[derive(Debug, Args)]
-struct Target {
-    /// Prints JSON, one object.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    server: ServerArgs,
+    ask: Ask,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,64 +139,50 @@ pub(crate) async fn subscriptions(command: SubscriptionCommand) -> Result<ExitCo
     };
     let mut arguments = json!({ "queue": args.queue, "subscription": args.name });
     merge(&mut arguments, more);
-    args.target.ask(method, arguments).await
+    args.ask.ask(method, arguments, print).await
 }
 
 pub(crate) async fn create(kind: &str, args: DefineArgs) -> Result<ExitCode> {
     let arguments = json!({ "name": args.name, "set": args.set });
-    args.target.ask(&format!("{kind}.create"), arguments).await
+    args.ask.ask(&format!("{kind}.create"), arguments, print).await
 }
 
 pub(crate) async fn change(kind: &str, args: ChangeArgs) -> Result<ExitCode> {
     let arguments = json!({ "name": args.name, "set": args.set, "unset": args.unset });
-    args.target.ask(&format!("{kind}.change"), arguments).await
+    args.ask.ask(&format!("{kind}.change"), arguments, print).await
 }
 
 /// A method that takes nothing but a name.
 pub(crate) async fn named(method: &str, args: NameArgs) -> Result<ExitCode> {
-    args.target.ask(method, json!({ "name": args.name })).await
+    args.ask.ask(method, json!({ "name": args.name }), print).await
 }
 
 pub(crate) async fn delete_queue(args: DeleteQueueArgs) -> Result<ExitCode> {
-    args.target.ask("queue.delete", json!({ "name": args.name, "with_messages": args.with_messages })).await
+    args.ask.ask("queue.delete", json!({ "name": args.name, "with_messages": args.with_messages }), print).await
 }
 
 pub(crate) async fn delete_route(args: DeleteRouteArgs) -> Result<ExitCode> {
     let arguments = json!({ "name": args.name, "drop_subscription": args.drop_subscription });
-    args.target.ask("route.delete", arguments).await
+    args.ask.ask("route.delete", arguments, print).await
 }
 
 pub(crate) async fn seek_route(args: SeekArgs) -> Result<ExitCode> {
-    args.target.ask("route.seek", json!({ "name": args.name, "to": args.to })).await
+    args.ask.ask("route.seek", json!({ "name": args.name, "to": args.to }), print).await
 }
 
 /// Reads the configuration file again and makes the router what it says.
 #[derive(Debug, Args)]
 pub(crate) struct ReloadArgs {
     #[command(flatten)]
-    target: Target,
+    ask: Ask,
 }
 
 pub(crate) async fn reload(args: ReloadArgs) -> Result<ExitCode> {
-    args.target.ask("config.reload", json!({})).await
+    args.ask.ask("config.reload", json!({}), print).await
 }
 
 pub(crate) async fn diff(args: ReloadArgs) -> Result<ExitCode> {
-    args.target.ask("config.diff", json!({})).await
-}
-
-impl Target {
-    async fn ask(&self, method: &str, arguments: Value) -> Result<ExitCode> {
-        let client = self.server.connect().await?;
-        let answer = client.call(method, arguments).await.with_context(|| method.to_owned())?;
-        client.close().await;
-        if self.json {
-            say!("{answer}")?;
-        } else {
-            print(&answer)?;
-        }
-        Ok(ExitCode::SUCCESS)
-    }
+    args.ask.ask("config.diff", json!({}), print).await
 }
 
 /// Every answer has `did`, a line, and may have `differences`, `swaps` and `notes`.

@@ -3,35 +3,25 @@
 use std::io;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
-use clap::{Args, Subcommand};
+use anyhow::Result;
+use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::connect::ServerArgs;
+use super::ask::Ask;
 use super::output::say;
 use super::{define, redrive, table};
 use crate::config::ByteSize;
 
-/// Where to ask, and how to print it.
-#[derive(Debug, Args)]
-pub(crate) struct ListArgs {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Prints JSON, one object.
-    #[arg(long)]
-    json: bool,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
     /// Lists the queues.
-    List(ListArgs),
+    List(Ask),
     /// Shows one queue with its subscriptions.
     Show {
         /// Its name.
         queue: String,
         #[command(flatten)]
-        args: ListArgs,
+        args: Ask,
     },
     /// Moves dead letters back to where they died.
     Redrive(redrive::Args),
@@ -49,7 +39,7 @@ pub(crate) enum QueueCommand {
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
     /// Lists the routes, with what they did since the router started.
-    List(ListArgs),
+    List(Ask),
     /// Makes a route while the router runs.
     #[command(after_help = "Example:\n  quipu route create big from=quakes 'to=[\"alerts\"]' \\\n    \
         'plugins=[{name=\"filter-json\", config={field=\"properties.mag\", at_least=4.5}}]'")]
@@ -87,20 +77,6 @@ pub(crate) async fn routes(command: RouteCommand) -> Result<ExitCode> {
         RouteCommand::Pause(args) => define::named("route.pause", args).await,
         RouteCommand::Resume(args) => define::named("route.resume", args).await,
         RouteCommand::Seek(args) => define::seek_route(args).await,
-    }
-}
-
-impl ListArgs {
-    async fn ask(&self, method: &str, arguments: Value, print: fn(&Value) -> io::Result<()>) -> Result<ExitCode> {
-        let client = self.server.connect().await?;
-        let answer = client.call(method, arguments).await.with_context(|| method.to_owned())?;
-        client.close().await;
-        if self.json {
-            say!("{answer}")?;
-        } else {
-            print(&answer)?;
-        }
-        Ok(ExitCode::SUCCESS)
     }
 }
 

@@ -14,23 +14,13 @@ use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use quipu_client::Client;
 use serde_json::{Value, json};
 
-use super::connect::ServerArgs;
+use super::ask::Ask;
 use super::output::say;
 use crate::plugins::version::{Reference, short};
-
-/// Where to ask, and how to print it.
-#[derive(Debug, Args)]
-pub(crate) struct Ask {
-    #[command(flatten)]
-    server: ServerArgs,
-    /// Prints JSON, one object.
-    #[arg(long)]
-    json: bool,
-}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginCommand {
@@ -85,20 +75,6 @@ pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
         PluginCommand::Logs(args) => logs::run(args).await,
         PluginCommand::Traps { name, ask } => ask.ask("plugin.traps", json!({ "name": name }), show::print_traps).await,
         PluginCommand::Run(args) => run::run(args).await,
-    }
-}
-
-impl Ask {
-    async fn ask(&self, method: &str, arguments: Value, print: fn(&Value) -> io::Result<()>) -> Result<ExitCode> {
-        let client = self.server.connect().await?;
-        let answer = client.call(method, arguments).await.with_context(|| method.to_owned())?;
-        client.close().await;
-        if self.json {
-            say!("{answer}")?;
-        } else {
-            print(&answer)?;
-        }
-        Ok(ExitCode::SUCCESS)
     }
 }
 
