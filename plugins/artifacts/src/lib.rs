@@ -9,6 +9,8 @@ pub struct StockPlugin {
     pub wasm: &'static [u8],
     /// The same bytes on the disk of the machine that built this crate, for tests and tools that want a file.
     pub path: &'static str,
+    /// Its largest size, in KiB, as its manifest has it.
+    pub kib_max: usize,
 }
 
 /// All of them.
