@@ -2,10 +2,10 @@
 //
 //   node build.mjs --project DIR --source FILE --out FILE.wasm --tools DIR
 //
-// TOOLS is where `npm install --prefix` put esbuild, componentize-qjs and, for TypeScript, typescript. What the tools say
-// goes to standard error as it is. Exit: 0 built, 1 a mistake in the plugin, 2 anything else.
+// TOOLS is where `npm install --prefix` put esbuild and componentize-qjs. Types of TypeScript are left out, not checked: that
+// is for tsc, before this. What the tools say goes to standard error as it is. Exit: 0 built, 1 a mistake in the plugin,
+// 2 anything else.
 
-import { spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import path from "node:path";
@@ -28,19 +28,6 @@ const tool = createRequire(path.join(path.resolve(given.tools), "tools.js"));
 function stop(code, text) {
   process.stderr.write(`${text}\n`);
   process.exit(code);
-}
-
-/** What tsc says is shown as it is. */
-function checkTypes() {
-  const tsc = path.join(path.dirname(tool.resolve("typescript/package.json")), "bin", "tsc");
-  const config = path.join(project, "tsconfig.json");
-  if (!existsSync(config)) stop(1, `there is no tsconfig.json in ${project}; \`quipu plugin new\` writes one`);
-  const pretty = process.stderr.isTTY ? "true" : "false";
-  const done = spawnSync(process.execPath, [tsc, "--noEmit", "--pretty", pretty, "-p", config], {
-    cwd: project,
-    stdio: ["ignore", 2, 2],
-  });
-  if (done.status !== 0) process.exit(1);
 }
 
 /** One module out of the author's and the SDK's; gives the table that leads back to the author's lines. */
@@ -160,5 +147,4 @@ async function readable(said, table) {
 
 if (!existsSync(source)) stop(1, `there is no ${given.source} in ${project}: \`source\` of plugin.toml says which file to build`);
 mkdirSync(work, { recursive: true });
-if (source.endsWith(".ts")) checkTypes();
 await componentize(await bundle());

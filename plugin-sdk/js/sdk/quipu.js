@@ -263,7 +263,10 @@ const PROPERTIES = {
 };
 
 function wire({ subject, key = null, headers = [], payload, json: value, ...rest }) {
-  const all = (Array.isArray(headers) ? headers : Object.entries(headers)).map(([name, value]) => [name, String(value)]);
+  const all = (Array.isArray(headers) ? headers : Object.entries(headers)).map(([name, value]) => [
+    name,
+    text("emit", "values of headers", value),
+  ]);
   for (const [name, value] of Object.entries(rest)) {
     if (!Object.hasOwn(PROPERTIES, name)) throw new TypeError(`emit: a message has no ${JSON.stringify(name)}`);
     if (value !== undefined && value !== null) all.push([PROPERTIES[name], String(value)]);

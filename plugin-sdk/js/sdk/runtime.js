@@ -45,6 +45,7 @@ export function handler(plugin) {
         config = checked(JSON.parse(contextCalls.config() || "{}"), plugin.schema);
         plugin.configure?.(config);
       } catch (e) {
+        if (typeof e === "string") throw e;
         if (e instanceof ConfigError) throw e.message;
         if (e instanceof Error && !MISTAKES.some((kind) => e instanceof kind)) throw withPlace(e);
         fault(e);

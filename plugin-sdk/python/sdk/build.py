@@ -1,6 +1,6 @@
 """Makes a component of a plugin: puts its modules and this SDK into a Python interpreter, by componentize-py.
 
-    python3 build.py --project DIR --source FILE --out FILE.wasm --componentize-py PROGRAM
+    python3 build.py --project DIR --source FILE --out FILE.wasm --componentize-py PROGRAM [-- ARGUMENTS]
 
 What goes in is every file below the project's folder, without those whose path has a name that begins with a dot, and
 without `tests`. Exit: 0 built, 1 a mistake in the plugin, 2 anything else.
@@ -23,6 +23,7 @@ def main():
     parser = argparse.ArgumentParser()
     for name in ("project", "source", "out", "componentize-py"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("arguments", nargs="*", help="for `componentize-py componentize`")
     given = parser.parse_args()
     project, out = Path(given.project).resolve(), Path(given.out).resolve()
     source = project / given.source
@@ -46,7 +47,8 @@ def main():
     nothing = work / "python-packages"
     (nothing / "site-packages").mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "VIRTUAL_ENV": str(nothing), "RUST_BACKTRACE": "0", "RUST_LIB_BACKTRACE": "0"}
-    done = subprocess.run([*command, "quipu_handler", "-o", part], env=environment, capture_output=True, text=True)
+    command += [*given.arguments, "quipu_handler", "-o", part]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         stop(1, readable(done.stdout + done.stderr))
     # Whoever reads the file meanwhile sees the old one or the new one.

@@ -68,9 +68,11 @@ def call_configure():
 
 def call_process():
     _message._begin()
-    _system.seed(_context.seed)
+    _system.next_message(_context.seed)
     try:
-        return _verdict.checked(_functions["plugin"](_message, _configuration))
+        verdict = _verdict.checked(_functions["plugin"](_message, _configuration))
+        sys.stdout.flush()
+        return verdict
     except Reject as e:
         return _verdict.reject(str(e))
     except BaseException as e:
