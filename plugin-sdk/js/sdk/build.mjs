@@ -2,9 +2,9 @@
 //
 //   node build.mjs --project DIR --source FILE --out FILE.wasm --tools DIR
 //
-// TOOLS is where `npm install --prefix` put esbuild and componentize-qjs. Types of TypeScript are left out, not checked: that
-// is for tsc, before this. What the tools say goes to standard error as it is. Exit: 0 built, 1 a mistake in the plugin,
-// 2 anything else.
+// TOOLS is where `npm install --prefix` put esbuild and componentize-qjs. Types of TypeScript are left out, not checked:
+// that is for tsc, before this. What the tools say goes to standard error as it is. Exit: 0 built, 1 a mistake in the
+// plugin, 2 anything else.
 
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -13,10 +13,9 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 
 const sdk = path.dirname(fileURLToPath(import.meta.url));
-const given = parseArgs({
-  options: { project: { type: "string" }, source: { type: "string" }, out: { type: "string" }, tools: { type: "string" } },
-}).values;
-for (const name of ["project", "source", "out", "tools"]) {
+const names = ["project", "source", "out", "tools"];
+const given = parseArgs({ options: Object.fromEntries(names.map((name) => [name, { type: "string" }])) }).values;
+for (const name of names) {
   if (given[name] === undefined) stop(2, `--${name} is missing`);
 }
 const project = path.resolve(given.project);
@@ -63,7 +62,8 @@ export const handler = make(plugin);
   } catch (e) {
     if (!Array.isArray(e.errors)) throw e;
     const isMissing = e.errors.some(({ text }) => text.startsWith("Could not resolve"));
-    stop(1, isMissing ? "A package of npm goes into the project's folder by `npm install`, and must do without Node.js." : "");
+    const hint = "A package of npm goes into the project's folder by `npm install`, and must do without Node.js.";
+    stop(1, isMissing ? hint : "");
   }
   const file = (end) => result.outputFiles.find((one) => one.path.endsWith(end)).text;
   return { code: file("bundle.js"), table: tableOf(JSON.parse(file("bundle.js.map"))) };
@@ -75,13 +75,15 @@ const onlyTheSdk = {
   setup(build) {
     build.onResolve({ filter: /^(node|wasi|quipu):/ }, ({ path: name, importer }) => {
       if (name.startsWith("quipu:plugin/") && importer.startsWith(sdk)) return { path: name, external: true };
-      const instead = name.startsWith("quipu:") ? 'import from "quipu"' : "a plugin has no files, no network and no clock but the router's";
+      const instead = name.startsWith("quipu:")
+        ? 'import from "quipu"'
+        : "a plugin has no files, no network and no clock but the router's";
       return { errors: [{ text: `"${name}" is not there for plugins: ${instead}` }] };
     });
   },
 };
 
-/** From lines of the bundle to those of the author's files. The map's own form is base64 in groups; this one is JSON. */
+/** From lines of the bundle to those of the author's files. A map's own form is base64 in groups; this one is JSON. */
 function tableOf(map) {
   const own = new Map();
   const files = [];
@@ -142,9 +144,11 @@ async function readable(said, table) {
   const { located } = await import("./stack.js");
   const problem = said.split("\n")[0].replace(/^[\s:]*(Failed to [^:]*: )*/, "");
   const frames = located({ stack: said }).map(({ shown, source }) => `    ${shown}\n        ${source ?? ""}`);
-  return [`the plugin fails as its module loads, which happens at build time: ${problem}`, ...frames].join("\n");
+  return [`the plugin fails as its module loads, which happens when it is built: ${problem}`, ...frames].join("\n");
 }
 
-if (!existsSync(source)) stop(1, `there is no ${given.source} in ${project}: \`source\` of plugin.toml says which file to build`);
+if (!existsSync(source)) {
+  stop(1, `there is no ${given.source} in ${project}: \`source\` of plugin.toml says which file to build`);
+}
 mkdirSync(work, { recursive: true });
 await componentize(await bundle());

@@ -1,5 +1,5 @@
-// A configuration against the `schema` that a plugin may export: { at_least: Number, label: "big" }. A type is required,
-// any other value is the default, and its own type is required.
+// A configuration against the `schema` that a plugin may export: { at_least: Number, label: "big" }. A type is
+// required, any other value is the default, and its own type is required.
 
 import { expectJson, kind } from "./json.js";
 import { ConfigError } from "./quipu.js";

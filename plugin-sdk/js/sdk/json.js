@@ -17,7 +17,8 @@ export function fieldOf(json, names) {
   for (const [depth, name] of names.entries()) {
     const place = depth === 0 ? "the payload" : names.slice(0, depth).join(".");
     if (value === null || typeof value !== "object") return { problem: `absent: ${place} is ${kind(value)}` };
-    if (!Object.hasOwn(value, name) || (Array.isArray(value) && name === "length")) return { problem: `absent: ${place} has no ${JSON.stringify(name)}` };
+    const isThere = Object.hasOwn(value, name) && !(Array.isArray(value) && name === "length");
+    if (!isThere) return { problem: `absent: ${place} has no ${JSON.stringify(name)}` };
     value = value[name];
   }
   return { value };

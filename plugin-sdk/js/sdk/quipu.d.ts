@@ -99,8 +99,8 @@ declare module "quipu" {
     payloadRange(offset: number, length: number): Uint8Array;
     /** The payload, where it is UTF-8. */
     readonly text: string | null;
-    /** The payload as JSON; where it is none, the message is rejected. Changing the value does not change the message:
-     * that is `setJson`. */
+    /** The payload as JSON; where it is none, the message is rejected. Changing the value does not change the
+     * message: that is `setJson`. */
     readonly json: any;
     /** One field by its dotted path, as `properties.mag`. Absent, or of another type: the message is rejected, and the
      * reason says where. */
@@ -118,7 +118,8 @@ declare module "quipu" {
 
     /** Publishes a new message. Throws Refused. */
     emit(message: Outgoing): void;
-    /** Publishes a copy of the message in hand, as changed so far; the payload stays with the router. Throws Refused. */
+    /** Publishes a copy of the message in hand, as changed so far; the payload stays with the router. Throws
+     * Refused. */
     emitCopy(subject: string): void;
   }
 

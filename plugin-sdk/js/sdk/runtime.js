@@ -1,4 +1,4 @@
-// What the router calls: takes a plugin's module, and gives the contract's handler. Exceptions are said before they trap.
+// What the router calls: takes a plugin's module, gives the contract's handler. Exceptions are said before they trap.
 
 import * as contextCalls from "quipu:plugin/context@0.1.0";
 import * as logCalls from "quipu:plugin/log@0.1.0";
@@ -17,7 +17,7 @@ globalThis.Date = class Date extends EngineDate {
     return context.nowMs;
   }
 };
-globalThis.console = { trace: log.trace, debug: log.debug, log: log.info, info: log.info, warn: log.warn, error: log.error };
+globalThis.console = { ...log, log: log.info };
 
 // Its chance was frozen when the plugin was built. This one begins anew with each message, by the router's own seed, so
 // that a replay sees the same: xorshift32.
@@ -72,7 +72,8 @@ function withPlace(error) {
 function fault(error) {
   const isError = error instanceof Error;
   const text = isError ? String(error) : `thrown: ${String(error)}`;
-  const lines = isError ? located(error).flatMap(({ shown, source }) => (source ? [shown, `    | ${source}`] : [shown])) : [];
+  const frames = isError ? located(error) : [];
+  const lines = frames.flatMap(({ shown, source }) => (source ? [shown, `    | ${source}`] : [shown]));
   logCalls.fault(text, lines.join("\n"));
   throw error;
 }

@@ -9,14 +9,8 @@ use crate::author::job::{BuildError, Job};
 /// What a user's environment says to Go about his other projects.
 const UNHEARD: [&str; 4] = ["GOFLAGS", "GOEXPERIMENT", "GOWASM", "GO111MODULE"];
 
-pub(crate) static GO: Language = Language {
-    name: "go",
-    source: "main.go",
-    sdk: GO_SDK,
-    template: GO_TEMPLATE,
-    tools: &["go"],
-    build,
-};
+pub(crate) static GO: Language =
+    Language { name: "go", source: "main.go", sdk: GO_SDK, template: GO_TEMPLATE, tools: &["go"], build };
 
 fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     let (source, out) = (job.source()?, job.scratch()?.join("plugin.wasm"));
@@ -25,7 +19,11 @@ fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
         go.env_remove(name);
     }
     // Another version of Go than the one that was looked for would come from the network.
-    go.env("GOOS", "wasip1").env("GOARCH", "wasm").env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOWORK", "off");
+    go.env("GOOS", "wasip1")
+        .env("GOARCH", "wasm")
+        .env("CGO_ENABLED", "0")
+        .env("GOTOOLCHAIN", "local")
+        .env("GOWORK", "off");
     go.args(["build", "-trimpath", "-buildmode=c-shared", "-o"]).arg(&out);
     if !job.debug {
         // Without DWARF; the names of functions stay.

@@ -17,7 +17,9 @@ pub(crate) static JS: Language = Language {
 
 fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     if !job.args.is_empty() {
-        return Err(BuildError::Wrong("a build of JavaScript takes no arguments after `--`: it has no command line".into()));
+        return Err(BuildError::Wrong(
+            "a build of JavaScript takes no arguments after `--`: it has no command line".into(),
+        ));
     }
     bundle(job)
 }
@@ -31,7 +33,8 @@ pub(super) fn bundle(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     let (source, out) = (job.source()?, job.scratch()?.join("plugin.wasm"));
     let mut node = job.command("node")?;
     // Relative to the project's folder, where it runs.
-    let script = job.sdk().strip_prefix(&job.project.dir).map_or_else(|_| job.sdk(), Path::to_path_buf).join("build.mjs");
+    let script =
+        job.sdk().strip_prefix(&job.project.dir).map_or_else(|_| job.sdk(), Path::to_path_buf).join("build.mjs");
     node.arg(script).arg("--project").arg(&job.project.dir);
     node.arg("--source").arg(source).arg("--out").arg(&out);
     node.arg("--tools").arg(job.toolbox.dir().join("node"));

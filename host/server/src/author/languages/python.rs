@@ -20,7 +20,8 @@ fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     let tool = job.toolbox.find("componentize-py")?.program;
     let mut python = job.command("python3")?;
     // Relative to the project's folder, where it runs.
-    let script = job.sdk().strip_prefix(&job.project.dir).map_or_else(|_| job.sdk(), Path::to_path_buf).join("build.py");
+    let script =
+        job.sdk().strip_prefix(&job.project.dir).map_or_else(|_| job.sdk(), Path::to_path_buf).join("build.py");
     // Nothing is to appear beside the script: the SDK's folder holds the SDK alone.
     python.arg("-B").arg(script).arg("--project").arg(&job.project.dir);
     python.arg("--source").arg(source).arg("--out").arg(&out);

@@ -19,7 +19,10 @@ fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     let source = job.source()?;
     if !job.project.dir.join("tsconfig.json").is_file() {
         // Without one tsc would look for it in the folders above.
-        let what = format!("tsconfig.json is not there; tsc checks {} by it, and `quipu plugin new` writes one", source.display());
+        let what = format!(
+            "tsconfig.json is not there; tsc checks {} by it, and `quipu plugin new` writes one",
+            source.display()
+        );
         return Err(BuildError::Wrong(what));
     }
     let mut tsc = job.command("typescript")?;
