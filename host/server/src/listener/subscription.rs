@@ -402,6 +402,7 @@ fn settle_error(error: &SettleError) -> proto::Error {
     let code = match error {
         SettleError::NoDeadLetter(_) => Code::NoDeadLetter,
         SettleError::NoQueue(_) => Code::NoQueue,
+        SettleError::NoInbox(_) => Code::NoInbox,
         SettleError::TooLarge(_) => Code::TooLarge,
         SettleError::Full(_) => Code::QueueFull,
         SettleError::Stale | SettleError::Behind | SettleError::Unreadable(_) => Code::Internal,

@@ -261,6 +261,9 @@ impl Walk<'_> {
 
     /// What goes out of a route, to every queue that takes it. Where none does, the message is dead-lettered.
     fn send(&mut self, from: usize, depth: usize, subject: &Subject, message: &Message) {
+        if subject.is_inbox() {
+            return self.end(from, "reply", format!("{subject}, if whoever asked still waits"));
+        }
         if self.queues(subject).is_empty() {
             self.end(from, "no-queue", format!("no queue takes {}: its input becomes a dead letter", subject.as_str()));
         }
