@@ -8,6 +8,7 @@ mod crash;
 mod credit;
 mod demo;
 mod disk;
+mod examples;
 mod explain;
 mod hostile;
 mod inline;
