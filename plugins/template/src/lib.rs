@@ -130,8 +130,8 @@ impl Template {
         let others = others.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text.as_ref()?)));
         let mut scope = Scope::default();
         for (name, text) in others.chain(headers) {
-            let added = templates.add_template_owned(name.clone(), text.clone());
-            added.and_then(|()| Ok(scope.needs(&templates.get_template(&name)?))).map_err(|error| place(&error))?;
+            templates.add_template_owned(name.clone(), text.clone()).map_err(|error| place(&error))?;
+            scope.needs(&templates.get_template(&name).map_err(|error| place(&error))?);
         }
         Ok(Made { templates, scope })
     }

@@ -36,7 +36,7 @@ fn sees_the_message() {
     );
     renders("{{ text|length }} {{ message.expires_ms is none }} {{ route }}", "89 True mock-route");
     renders("{% for tag in json.tags %}<{{ tag|upper }}>{% endfor %}", "<A><B>");
-    renders("{{ json.properties|tojson }}", r#"{"mag":4.6,"place":"12 km \"SE\" of Nanwalek"}"#);
+    renders("{{ json.properties|tojson }}", r#"{"mag": 4.6, "place": "12 km \"SE\" of Nanwalek"}"#);
     renders("{{ json.none|default('-') }}{% if json.properties.mag > 4 %}!{% endif %}", "-!");
 }
 
