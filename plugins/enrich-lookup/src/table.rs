@@ -86,6 +86,13 @@ fn line_of(text: &str, position: &csv::Position) -> u64 {
     position.line() + skipped.map(|_| 1).sum::<u64>()
 }
 
+/// A column, and what its cells become.
+#[derive(Clone, Copy)]
+struct Column {
+    number: usize,
+    cast: Option<Cast>,
+}
+
 struct Reading<'a> {
     table: &'a mut Table,
     id: Option<&'a str>,
@@ -110,19 +117,20 @@ impl Reading<'_> {
                 format!("id: the table has no column {id:?}; it has {}", names.join(", "))
             })?,
         };
+        let columns: Vec<_> = names.iter().map(|name| self.column(name)).collect();
         let mut record = StringRecord::new();
         while reader.read_record(&mut record).map_err(broken)? {
-            let line = record.position().map_or(0, |position| line_of(text, position));
-            let cells = names.iter().zip(&record).map(|(name, cell)| (name.to_owned(), Value::from(cell)));
-            self.add(&format!("line {line}"), record[id].to_owned(), cells)?;
+            let place = || format!("line {}", record.position().map_or(0, |position| line_of(text, position)));
+            let cells = columns.iter().zip(&record).map(|(column, cell)| (*column, Value::from(cell)));
+            self.add(&place, record[id].to_owned(), cells)?;
         }
         Ok(())
     }
 
     fn ndjson(&mut self, text: &str) -> Result<(), String> {
         for (n, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let place = format!("line {}", n + 1);
-            let row = serde_json::from_str(line).map_err(|error| format!("table: {place}: no JSON: {error}"))?;
+            let place = || format!("line {}", n + 1);
+            let row = serde_json::from_str(line).map_err(|error| format!("table: {}: no JSON: {error}", place()))?;
             self.row(&place, row)?;
         }
         Ok(())
@@ -131,44 +139,63 @@ impl Reading<'_> {
     fn json(&mut self, json: Value) -> Result<(), String> {
         match json {
             Value::Array(rows) => {
-                rows.into_iter().enumerate().try_for_each(|(n, row)| self.row(&format!("row {n}"), row))
+                rows.into_iter().enumerate().try_for_each(|(n, row)| self.row(&|| format!("row {n}"), row))
             }
             Value::Object(rows) => rows.into_iter().try_for_each(|(id, row)| {
                 let place = format!("row {id:?}");
-                match row {
-                    Value::Object(cells) => self.add(&place, id, cells),
-                    single => self.add(&place, id, [(SINGLE.to_owned(), single)]),
-                }
+                let cells = match row {
+                    Value::Object(cells) => self.named(cells),
+                    single => vec![(self.column(SINGLE), single)],
+                };
+                self.add(&|| place.clone(), id, cells)
             }),
             other => Err(format!("table: {}, expected text, an array or an object", kind(&other))),
         }
     }
 
     /// A row that has its id in it.
-    fn row(&mut self, place: &str, row: Value) -> Result<(), String> {
+    fn row(&mut self, place: &dyn Fn() -> String, row: Value) -> Result<(), String> {
         let name = self.id.ok_or("id: is required for a table that is a list of rows")?;
         let Value::Object(cells) = row else {
-            return Err(format!("table: {place}: {}, not an object", kind(&row)));
+            return Err(format!("table: {}: {}, not an object", place(), kind(&row)));
         };
         let id = cells.get(name).cloned().and_then(scalar_text);
-        let id = id.ok_or_else(|| format!("table: {place}: no text, number or boolean {name:?} to be its id"))?;
+        let id = id.ok_or_else(|| format!("table: {}: no text, number or boolean {name:?} to be its id", place()))?;
+        let cells = self.named(cells);
         self.add(place, id, cells)
     }
 
-    fn add(&mut self, place: &str, id: String, cells: impl IntoIterator<Item = (String, Value)>) -> Result<(), String> {
+    fn named(&mut self, cells: Map<String, Value>) -> Vec<(Column, Value)> {
+        cells.into_iter().map(|(name, cell)| (self.column(&name), cell)).collect()
+    }
+
+    fn column(&mut self, name: &str) -> Column {
+        Column { number: self.table.column(name), cast: self.types.get(name).copied() }
+    }
+
+    fn add(
+        &mut self,
+        place: &dyn Fn() -> String,
+        id: String,
+        cells: impl IntoIterator<Item = (Column, Value)>,
+    ) -> Result<(), String> {
         let mut row = Vec::new();
-        for (name, cell) in cells {
-            let cell = match self.types.get(&name) {
+        for (column, cell) in cells {
+            let cell = match column.cast {
                 // CSV has no other way to leave a cell out.
                 Some(_) if cell.is_null() || cell == "" => Value::Null,
-                Some(cast) => cast.apply(&cell).map_err(|error| format!("table: {place}: column {name:?}: {error}"))?,
+                Some(cast) => cast.apply(&cell).map_err(|error| {
+                    format!("table: {}: column {:?}: {error}", place(), self.table.columns[column.number])
+                })?,
                 None => cell,
             };
-            row.push((self.table.column(&name), cell));
+            row.push((column.number, cell));
         }
         match self.table.rows.entry(id) {
             Entry::Vacant(free) => _ = free.insert(row),
-            Entry::Occupied(taken) => return Err(format!("table: {place}: the id {:?} is there twice", taken.key())),
+            Entry::Occupied(taken) => {
+                return Err(format!("table: {}: the id {:?} is there twice", place(), taken.key()));
+            }
         }
         Ok(())
     }
