@@ -1,4 +1,11 @@
-//! Fields of JSON payloads, by dotted path. Reads one field and skips over the rest, without building a tree of it.
+//! Fields of JSON payloads, by dotted path. Reads one field and skips over the rest, without building a tree of it;
+//! changes fields in values, and in the text of JSON.
+
+mod edit;
+mod rewrite;
+
+pub use edit::{Cast, CastError, SetError, kind, scalar_text};
+pub use rewrite::{Change, Fields};
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};

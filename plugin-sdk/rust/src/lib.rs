@@ -33,30 +33,34 @@ mod config;
 pub mod context;
 #[cfg(target_arch = "wasm32")]
 mod export;
+mod header;
 mod host;
 pub mod json;
 pub mod log;
 mod message;
 mod outgoing;
 mod subject;
+mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod verdict;
 
 pub use config::{ConfigError, parse_config};
+pub use header::{HeaderError, HeaderName, KeyError};
 pub use message::Message;
 pub use outgoing::{Outgoing, Refusal};
 pub use serde;
 pub use serde_json;
 pub use subject::{Subject, SubjectError};
-pub use verdict::{Verdict, drop, forward, reject, retry, retry_after, route};
+pub use template::{FillError, Template, TemplateError};
+pub use verdict::{Otherwise, Verdict, drop, forward, reject, retry, retry_after, route};
 
 /// What a plugin usually needs, for `use quipu_plugin::prelude::*`.
 pub mod prelude {
     pub use crate::json::FieldPath;
     pub use crate::{
-        Error, Message, Outgoing, Plugin, Refusal, Result, Subject, Verdict, context, drop, forward, log, plugin,
-        reject, retry, retry_after, route,
+        Error, HeaderName, Message, Otherwise, Outgoing, Plugin, Refusal, Result, Subject, Template, Verdict, context,
+        drop, forward, log, plugin, reject, retry, retry_after, route,
     };
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::{Value, json};
