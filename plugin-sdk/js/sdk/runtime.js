@@ -71,8 +71,10 @@ function withPlace(error) {
 
 function fault(error) {
   const isError = error instanceof Error;
-  const text = isError ? String(error) : `thrown: ${String(error)}`;
   const frames = isError ? located(error) : [];
+  // The text has the place too: it is often all that is shown.
+  const place = frames.length > 0 ? ` (${frames[0].place})` : "";
+  const text = (isError ? String(error) : `thrown: ${String(error)}`) + place;
   const lines = frames.flatMap(({ shown, source }) => (source ? [shown, `    | ${source}`] : [shown]));
   logCalls.fault(text, lines.join("\n"));
   throw error;

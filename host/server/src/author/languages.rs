@@ -1,7 +1,11 @@
 //! The languages that plugins are written in: one file each, and a line in [`ALL`]. A language is listed once a project
 //! made from its template builds.
 
+mod go;
+mod js;
+mod python;
 pub(crate) mod rust;
+mod ts;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,7 +16,7 @@ use super::job::{BuildError, Job};
 use crate::config::nearest;
 
 /// Every language, in the order they are named in.
-pub(crate) static ALL: [&Language; 1] = [&rust::RUST];
+pub(crate) static ALL: [&Language; 5] = [&rust::RUST, &js::JS, &ts::TS, &python::PYTHON, &go::GO];
 
 /// What is needed to make a project in a language, and a plugin of the project.
 #[derive(Debug)]

@@ -222,7 +222,8 @@ func handlerProcess() unsafe.Pointer {
 // guard says a panic before it traps.
 func guard() {
 	if said := recover(); said != nil {
-		logFault(faultText(said), traceback())
+		trace, place := traceback()
+		logFault(faultText(said)+place, trace)
 		panic(said)
 	}
 }

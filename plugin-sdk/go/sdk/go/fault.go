@@ -17,8 +17,9 @@ func faultText(said any) string {
 }
 
 // traceback has the frames between the panic and the router, the innermost first, in Go's own form: a function, and below
-// it its place. Frames of the runtime and of this package are left out.
-func traceback() string {
+// it its place. Frames of the runtime and of this package are left out. The second result is the innermost place, for the
+// end of the text, which is often all that is shown.
+func traceback() (trace, place string) {
 	counters := make([]uintptr, framesMax)
 	frames := runtime.CallersFrames(counters[:runtime.Callers(2, counters)])
 	own := ""
@@ -32,9 +33,13 @@ func traceback() string {
 		if !isOwn(frame.Function) {
 			continue
 		}
-		fmt.Fprintf(&shown, "%s\n\t%s:%d\n", frame.Function, strings.TrimPrefix(frame.File, own), frame.Line)
+		at := fmt.Sprintf("%s:%d", strings.TrimPrefix(frame.File, own), frame.Line)
+		if place == "" {
+			place = fmt.Sprintf(" (%s in %s)", at, frame.Function)
+		}
+		fmt.Fprintf(&shown, "%s\n\t%s\n", frame.Function, at)
 	}
-	return shown.String()
+	return shown.String(), place
 }
 
 func isOwn(function string) bool {

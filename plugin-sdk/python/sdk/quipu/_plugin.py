@@ -82,5 +82,5 @@ def call_process():
 def _fault(error, function):
     """An exception is said before it traps."""
     sys.stdout.flush()
-    _log.fault(_trace.text(error), "\n".join(_trace.lines(error) or _trace.of_function(function)))
+    _log.fault(*_trace.said(error, function))
     raise error

@@ -43,6 +43,19 @@ def at_build(error, root):
     return shown
 
 
+def said(error, function):
+    """Text and trace of a fault. The text has the place too: it is often all that is shown. Where the author's code was left
+    already, as by a wrong result, the place is that of the function."""
+    if frames := _frames(error):
+        path, line, name = frames[-1]
+        return f"{text(error)} ({_short(path)}:{line} in {name})", "\n".join(lines(error))
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return text(error), ""
+    place = _short(code.co_filename), code.co_firstlineno, code.co_name
+    return "{} ({}:{} in {})".format(text(error), *place), 'File "{}", line {}, in {}'.format(*place)
+
+
 def text(error):
     name = type(error).__name__
     said = str(error)
@@ -61,12 +74,6 @@ def lines(error):
     if cause is not None and cause is not error:
         shown = [*lines(cause), f"{text(cause)}; because of it:", *shown]
     return shown
-
-
-def of_function(function):
-    """The place of a function, for what is wrong with what it returned."""
-    code = getattr(function, "__code__", None)
-    return [f'File "{_short(code.co_filename)}", line {code.co_firstlineno}, in {code.co_name}'] if code else []
 
 
 def with_place(error):
