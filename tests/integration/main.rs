@@ -19,6 +19,7 @@ mod operations;
 mod plugins;
 mod publishers;
 mod requests;
+mod scripted;
 mod shutdown;
 mod subscriptions;
 
