@@ -8,6 +8,7 @@ mod crash;
 mod credit;
 mod demo;
 mod disk;
+mod examples;
 mod explain;
 mod hostile;
 mod inline;
@@ -17,6 +18,7 @@ mod memory;
 mod operations;
 mod plugins;
 mod publishers;
+mod requests;
 mod shutdown;
 mod subscriptions;
 

@@ -60,6 +60,7 @@ pub(super) struct Limits {
     pub(super) sessions: Given<usize>,
     pub(super) publishers: Given<usize>,
     pub(super) consumers: Given<usize>,
+    pub(super) requests: Given<usize>,
     pub(super) connection_window: Given<ByteSize>,
     pub(super) message: Given<ByteSize>,
     pub(super) ingest: Given<ByteSize>,

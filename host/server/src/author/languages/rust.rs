@@ -46,7 +46,7 @@ fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     let answer = job.answer(cargo.args(job.args))?;
     let manifest = job.project.dir.join("Cargo.toml");
     let built = answer.split(|&byte| byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
-    let module = built.filter_map(|message: Value| module_of(&message, &manifest)).last();
+    let module = built.filter_map(|message: Value| module_of(&message, &manifest)).next_back();
     module.ok_or_else(|| {
         let what = "Cargo.toml makes no module: the plugin is a library with `crate-type = [\"cdylib\"]`";
         BuildError::Wrong(what.into())
