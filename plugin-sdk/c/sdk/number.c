@@ -1,0 +1,76 @@
+/// Numbers and characters: what JSON needs of a C library.
+#include "internal.h"
+
+/// Digits that 64 bits hold whatever they are.
+static const int digits_max = 19;
+
+/// Powers of ten that a double holds exactly.
+static const double exact[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
+                               1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+
+/// `value` times ten to the `exponent`, in 113 bits: right but for what lies within 2^-100 of halfway between two doubles.
+static double scaled(uint64_t value, int exponent)
+{
+    long double result = value, power = 10;
+    bool divide = exponent < 0;
+    for (unsigned left = (unsigned)(divide ? -exponent : exponent); left; left >>= 1, power *= power)
+        if (left & 1)
+            result = divide ? result / power : result * power;
+    return (double)result;
+}
+
+double parse_number(const char *at, const char *end)
+{
+    bool negative = *at == '-', fraction = false;
+    uint64_t value = 0;
+    int digits = 0, exponent = 0;
+    for (at += negative; at < end && *at != 'e' && *at != 'E'; at++) {
+        if (*at == '.') {
+            fraction = true;
+            continue;
+        }
+        if (digits < digits_max) {
+            value = value * 10 + (uint64_t)(*at - '0');
+            digits += value != 0;
+            exponent -= fraction;
+        } else
+            exponent += !fraction;
+    }
+    if (at < end) {
+        at++;
+        bool minus = *at == '-';
+        int said = 0;
+        for (at += *at == '-' || *at == '+'; at < end; at++)
+            if (said < 100000)
+                said = said * 10 + (*at - '0');
+        exponent += minus ? -said : said;
+    }
+    // Past these nothing is left, and nothing fits.
+    exponent = exponent < -400 ? -400 : exponent > 400 ? 400 : exponent;
+    double size;
+    if (value >> 53 == 0 && exponent >= -22 && exponent <= 22)
+        size = exponent < 0 ? (double)value / exact[-exponent] : (double)value * exact[exponent];
+    else
+        size = value ? scaled(value, exponent) : 0;
+    return negative ? -size : size;
+}
+
+bool is_utf8(const uint8_t *at, size_t length)
+{
+    for (const uint8_t *end = at + length; at < end;) {
+        uint8_t c = *at++;
+        if (c < 0x80)
+            continue;
+        int more = c >= 0xf0 ? 3 : c >= 0xe0 ? 2 : 1;
+        if (c < 0xc2 || c > 0xf4 || end - at < more)
+            return false;
+        // What follows the first byte rules out what has a shorter form, surrogates, and what is past U+10FFFF.
+        uint8_t low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80, high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+        if (*at < low || *at > high)
+            return false;
+        for (at++; --more; at++)
+            if (*at >> 6 != 2)
+                return false;
+    }
+    return true;
+}
