@@ -424,6 +424,12 @@ static quipu_kind find(document *document, const char *path, slice *found, bool 
     return kind_of(*found);
 }
 
+/// Between a path and what is said of it; the whole has no path.
+static const char *colon(const char *path)
+{
+    return *path ? ": " : "";
+}
+
 /// Finds a value of this kind. False where it is not there, which is a problem where it is `required`, and where it is of
 /// another kind, which always is.
 static bool find_kind(document *document, const char *path, quipu_kind wanted, slice *found, bool required)
@@ -434,7 +440,7 @@ static bool find_kind(document *document, const char *path, quipu_kind wanted, s
     if (kind == QUIPU_NO_JSON)
         complain(document, "%s is no JSON: %s", document->name, document->invalid);
     else if (kind > QUIPU_NULL || required)
-        complain(document, "%s%s%s, not %s", path, *path ? ": " : "", kinds[kind], kinds[wanted]);
+        complain(document, "%s%s%s, not %s", path, colon(path), kinds[kind], kinds[wanted]);
     return false;
 }
 
@@ -446,7 +452,7 @@ static double number(document *document, const char *path, double otherwise, boo
     double value = parse_number(found.begin, found.end);
     if (value - value == 0)
         return value;
-    complain(document, "%s: %.*s: out of range", path, (int)(found.end - found.begin), found.begin);
+    complain(document, "%s%s%.*s: out of range", path, colon(path), (int)(found.end - found.begin), found.begin);
     return otherwise;
 }
 
@@ -458,7 +464,7 @@ static int64_t integer(document *document, const char *path, int64_t otherwise, 
     double value = parse_number(found.begin, found.end);
     if (value >= -0x1p53 && value <= 0x1p53 && value == (double)(int64_t)value)
         return (int64_t)value;
-    complain(document, "%s: %.*s, not an integer", path, (int)(found.end - found.begin), found.begin);
+    complain(document, "%s%s%.*s, not an integer", path, colon(path), (int)(found.end - found.begin), found.begin);
     return otherwise;
 }
 
@@ -471,7 +477,7 @@ static const char *text(document *document, const char *path, const char *otherw
     const char *plain = unescaped(found, &length);
     if (strlen(plain) == length)
         return plain;
-    complain(document, "%s: text with a NUL in it", path);
+    complain(document, "%s%stext with a NUL in it", path, colon(path));
     return otherwise;
 }
 
@@ -495,7 +501,7 @@ static size_t count(document *document, const char *path)
     quipu_kind kind = find(document, path, &found, true);
     if (kind < QUIPU_ARRAY) {
         if (kind >= QUIPU_NULL)
-            complain(document, "%s%s%s, not an array or an object", path, *path ? ": " : "", kinds[kind]);
+            complain(document, "%s%s%s, not an array or an object", path, colon(path), kinds[kind]);
         return 0;
     }
     members in = members_of(found);

@@ -1,15 +1,15 @@
 /// Numbers and characters: what JSON needs of a C library.
 #include "internal.h"
 
-/// Digits that 64 bits hold whatever they are.
-static const int digits_max = 19;
+/// Digits that 128 bits hold whatever they are; what follows them is less than the rounding of what they say.
+static const int digits_max = 38;
 
 /// Powers of ten that a double holds exactly.
 static const double exact[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
 /// `value` times ten to the `exponent`, in 113 bits: right but for what lies within 2^-100 of halfway between two doubles.
-static double scaled(uint64_t value, int exponent)
+static double scaled(unsigned __int128 value, int exponent)
 {
     long double result = value, power = 10;
     bool divide = exponent < 0;
@@ -19,39 +19,69 @@ static double scaled(uint64_t value, int exponent)
     return (double)result;
 }
 
-double parse_number(const char *at, const char *end)
+static const char *digit_run(const char *at, const char *end)
 {
-    bool negative = *at == '-', fraction = false;
-    uint64_t value = 0;
+    while (at < end && *at >= '0' && *at <= '9')
+        at++;
+    return at;
+}
+
+static int parse_exponent(const char *at, const char *end)
+{
+    if (at == end)
+        return 0;
+    at++;
+    bool minus = *at == '-';
+    int said = 0;
+    for (at += *at == '-' || *at == '+'; at < end; at++)
+        if (said < 100000)
+            said = said * 10 + (*at - '0');
+    return minus ? -said : said;
+}
+
+/// A number with many digits, or far from 1.
+static double parse_slowly(const char *at, const char *end)
+{
+    unsigned __int128 value = 0;
     int digits = 0, exponent = 0;
-    for (at += negative; at < end && *at != 'e' && *at != 'E'; at++) {
+    bool fraction = false;
+    for (; at < end && *at != 'e' && *at != 'E'; at++) {
         if (*at == '.') {
             fraction = true;
             continue;
         }
         if (digits < digits_max) {
-            value = value * 10 + (uint64_t)(*at - '0');
+            value = value * 10 + (unsigned)(*at - '0');
             digits += value != 0;
             exponent -= fraction;
         } else
             exponent += !fraction;
     }
-    if (at < end) {
-        at++;
-        bool minus = *at == '-';
-        int said = 0;
-        for (at += *at == '-' || *at == '+'; at < end; at++)
-            if (said < 100000)
-                said = said * 10 + (*at - '0');
-        exponent += minus ? -said : said;
-    }
+    exponent += parse_exponent(at, end);
     // Past these nothing is left, and nothing fits.
     exponent = exponent < -400 ? -400 : exponent > 400 ? 400 : exponent;
+    return value ? scaled(value, exponent) : 0;
+}
+
+double parse_number(const char *at, const char *end)
+{
+    bool negative = *at == '-';
+    at += negative;
+    const char *point = digit_run(at, end), *behind = point;
+    if (point < end && *point == '.')
+        behind = digit_run(point + 1, end);
     double size;
-    if (value >> 53 == 0 && exponent >= -22 && exponent <= 22)
+    int digits = (int)(behind - at), exponent = parse_exponent(behind, end) - (behind > point ? (int)(behind - point) - 1 : 0);
+    uint64_t value = 0;
+    if (digits <= 19)
+        for (const char *digit = at; digit < behind; digit++)
+            if (*digit != '.')
+                value = value * 10 + (uint64_t)(*digit - '0');
+    if (digits <= 19 && value >> 53 == 0 && exponent >= -22 && exponent <= 22)
+        // Both are exact, and so one operation rounds once.
         size = exponent < 0 ? (double)value / exact[-exponent] : (double)value * exact[exponent];
     else
-        size = value ? scaled(value, exponent) : 0;
+        size = parse_slowly(at, end);
     return negative ? -size : size;
 }
 

@@ -1,5 +1,7 @@
 // JSON by path. The text is checked as a whole once; after that, values are found by walking it, and nothing is built.
 
+import { parseNumber } from "./number";
+
 /** What stands at a path. */
 export enum Kind {
   NoJson,
@@ -328,40 +330,6 @@ function namesOf(path: string): Name[] {
   return names;
 }
 
-/** Powers of ten that 64 bits hold exactly as floats. */
-const EXACT: StaticArray<f64> = [
-  1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
-];
-
-/** The number that stands there, without a text made of it where its digits and power of ten are both exact. */
-function parseNumber(begin: usize, end: usize): f64 {
-  let at = begin, value: u64 = 0, digits = 0, exponent = 0, fraction = 0;
-  const negative = load<u8>(at) == 0x2d;
-  if (negative) at++;
-  for (; at < end && (load<u8>(at) | 0x20) != 0x65; at++) {
-    const c = load<u8>(at);
-    if (c == DOT) {
-      fraction = 1;
-      continue;
-    }
-    value = value * 10 + (c - 0x30);
-    exponent -= fraction;
-    if (value) digits++;
-  }
-  if (at < end) {
-    const minus = load<u8>(++at) == 0x2d;
-    if (minus || load<u8>(at) == 0x2b) at++;
-    let said = 0;
-    for (; at < end; at++) if (said < 100000) said = said * 10 + (load<u8>(at) - 0x30);
-    exponent += minus ? -said : said;
-  }
-  if (digits > 18 || value >> 53 || exponent < -22 || exponent > 22) {
-    return parseFloat(String.UTF8.decodeUnsafe(begin, end - begin));
-  }
-  const size = exponent < 0 ? <f64>value / EXACT[-exponent] : <f64>value * EXACT[exponent];
-  return negative ? -size : size;
-}
-
 function kindName(kind: Kind): string {
   switch (kind) {
     case Kind.NoJson: return "no JSON";
@@ -544,7 +512,7 @@ export class Json {
     if (!this.findKind(path, Kind.Number, required)) return otherwise;
     const value = parseNumber(this.found, skipValue(this.found, this.end));
     if (isFinite(value)) return value;
-    this.complain(this.place(path) + "out of range");
+    this.complain(this.place(path) + this.raw(path) + ": out of range");
     return otherwise;
   }
 
@@ -552,7 +520,7 @@ export class Json {
     if (!this.findKind(path, Kind.Number, required)) return otherwise;
     const value = parseNumber(this.found, skipValue(this.found, this.end));
     if (Math.abs(value) <= 9007199254740992 && value == <f64>(<i64>value)) return <i64>value;
-    this.complain(this.place(path) + "not an integer");
+    this.complain(this.place(path) + this.raw(path) + ", not an integer");
     return otherwise;
   }
 
