@@ -21,7 +21,8 @@ comptime {
 
 /// The router takes memory for what it hands over.
 fn cabiRealloc(old: ?[*]u8, old_len: usize, alignment: usize, len: usize) callconv(.c) [*]u8 {
-    const memory = quipu.arena.rawAlloc(len, .fromByteUnits(alignment), 0) orelse @panic("out of memory");
+    // An empty list needs a place all the same, and the allocator has none of no size.
+    const memory = quipu.arena.rawAlloc(@max(len, 1), .fromByteUnits(alignment), 0) orelse @panic("out of memory");
     if (old) |from| @memcpy(memory[0..@min(old_len, len)], from[0..@min(old_len, len)]);
     return memory;
 }
