@@ -230,7 +230,7 @@ static const char *put_value(text *to, const char *at, va_list *values)
     case 'f':
     case 'F': put_double(to, &shape, va_arg(*values, double)); break;
     case '%': put(to, "%", 1); break;
-    default: quipu_fault("a format with %%%c: %%d %%i %%u %%x %%X %%o %%c %%s %%p %%f and %%%% are known", *at ? *at : '?');
+    default: quipu_fault("a format with %%%c; %%d %%i %%u %%x %%X %%o %%c %%s %%p %%f are known", *at ? *at : '?');
     }
     return at + 1;
 }

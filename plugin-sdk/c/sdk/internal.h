@@ -43,6 +43,15 @@ struct quipu_config {
     document json;
 };
 
+/// Whether a text is JSON; else why not, and at which byte.
+bool json_is_valid(const char *text, size_t length, const char **why, size_t *at);
+
+/// Behind white space.
+const char *json_space(const char *at, const char *end);
+
+/// Four hexadecimal digits, or -1.
+int json_hex(const char *at, const char *end);
+
 /// Remembers the first problem of a document.
 void complain(document *document, const char *format, ...) QUIPU_FORMAT(2, 3);
 

@@ -3,182 +3,16 @@
 
 #include "internal.h"
 
-/// Deepest nesting that is read.
-static const int depth_max = 128;
-
-// ---------------------------------------------------------------------------------------------------------------------
-// The check: RFC 8259, in valid UTF-8, without lone surrogates.
-
-typedef struct reader {
-    const char *at, *begin, *end;
-    const char *why;
-} reader;
-
-static bool fail(reader *in, const char *why)
-{
-    if (!in->why)
-        in->why = in->at == in->end ? "it ends too early" : why;
-    return false;
-}
-
-static const char *space(const char *at, const char *end)
-{
-    while (at < end && (*at == ' ' || *at == '\n' || *at == '\t' || *at == '\r'))
-        at++;
-    return at;
-}
-
-static bool take(reader *in, char wanted)
-{
-    in->at = space(in->at, in->end);
-    if (in->at == in->end || *in->at != wanted)
-        return false;
-    in->at++;
-    return true;
-}
-
-static int hex(const char *at, const char *end)
-{
-    int value = 0;
-    for (int i = 0; i < 4; i++, at++) {
-        if (at >= end)
-            return -1;
-        char c = *at;
-        int digit = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-        if (digit < 0)
-            return -1;
-        value = value * 16 + digit;
-    }
-    return value;
-}
-
-static bool check_escape(reader *in)
-{
-    if (in->at == in->end || !strchr("\"\\/bfnrtu", *in->at) || !*in->at)
-        return fail(in, "invalid escape");
-    if (*in->at++ != 'u')
-        return true;
-    int unit = hex(in->at, in->end);
-    if (unit < 0)
-        return fail(in, "invalid escape");
-    in->at += 4;
-    if (unit < 0xd800 || unit > 0xdfff)
-        return true;
-    bool low = in->end - in->at >= 6 && in->at[0] == '\\' && in->at[1] == 'u';
-    int second = low ? hex(in->at + 2, in->end) : -1;
-    if (unit > 0xdbff || second < 0xdc00 || second > 0xdfff)
-        return fail(in, "lone surrogate");
-    in->at += 6;
-    return true;
-}
-
-static bool check_string(reader *in)
-{
-    if (!take(in, '"'))
-        return fail(in, "a text is expected");
-    while (in->at < in->end) {
-        uint8_t c = (uint8_t)*in->at;
-        if (c < 0x20)
-            return fail(in, "control character in a text");
-        in->at++;
-        if (c == '"')
-            return true;
-        if (c == '\\' && !check_escape(in))
-            return false;
-    }
-    return fail(in, "");
-}
-
-static size_t check_digits(reader *in)
-{
-    const char *begin = in->at;
-    while (in->at < in->end && *in->at >= '0' && *in->at <= '9')
-        in->at++;
-    return (size_t)(in->at - begin);
-}
-
-static bool next_is(const reader *in, const char *any)
-{
-    return in->at < in->end && *in->at && strchr(any, *in->at);
-}
-
-static bool check_number(reader *in)
-{
-    in->at += *in->at == '-';
-    bool zero = next_is(in, "0");
-    size_t whole = check_digits(in);
-    if (!whole || (zero && whole > 1))
-        return fail(in, "invalid number");
-    if (next_is(in, ".")) {
-        in->at++;
-        if (!check_digits(in))
-            return fail(in, "invalid number");
-    }
-    if (next_is(in, "eE")) {
-        in->at++;
-        in->at += next_is(in, "+-");
-        if (!check_digits(in))
-            return fail(in, "invalid number");
-    }
-    return true;
-}
-
-static bool check_word(reader *in, const char *word)
-{
-    size_t length = strlen(word);
-    if ((size_t)(in->end - in->at) < length || memcmp(in->at, word, length) != 0)
-        return fail(in, "a value is expected");
-    in->at += length;
-    return true;
-}
-
-static bool check_value(reader *in, int depth);
-
-static bool check_members(reader *in, int depth, bool object, char close)
-{
-    in->at++;
-    if (take(in, close))
-        return true;
-    do {
-        if (object && !(check_string(in) && (take(in, ':') || fail(in, "`:` is expected"))))
-            return false;
-        if (!check_value(in, depth + 1))
-            return false;
-    } while (take(in, ','));
-    return take(in, close) || fail(in, object ? "`,` or `}` is expected" : "`,` or `]` is expected");
-}
-
-static bool check_value(reader *in, int depth)
-{
-    in->at = space(in->at, in->end);
-    if (depth > depth_max)
-        return fail(in, "nested too deeply");
-    if (in->at == in->end)
-        return fail(in, "");
-    switch (*in->at) {
-    case '{': return check_members(in, depth, true, '}');
-    case '[': return check_members(in, depth, false, ']');
-    case '"': return check_string(in);
-    case 't': return check_word(in, "true");
-    case 'f': return check_word(in, "false");
-    case 'n': return check_word(in, "null");
-    case '-': case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7': case '8': case '9':
-        return check_number(in);
-    default: return fail(in, "a value is expected");
-    }
-}
-
 /// Whether the document is JSON; looked at once.
 static bool is_valid(document *document)
 {
-    if (document->checked)
-        return !document->invalid;
-    document->checked = true;
-    reader in = {.at = document->text, .begin = document->text, .end = document->text + document->length};
-    if (!is_utf8((const uint8_t *)document->text, document->length))
-        document->invalid = "it is not UTF-8";
-    else if (!check_value(&in, 0) || ((in.at = space(in.at, in.end)) != in.end && !fail(&in, "something follows the value")))
-        document->invalid = quipu_format("%s at byte %zu", in.why, (size_t)(in.at - in.begin));
+    if (!document->checked) {
+        const char *why;
+        size_t at;
+        document->checked = true;
+        if (!json_is_valid(document->text, document->length, &why, &at))
+            document->invalid = quipu_format("%s at byte %zu", why, at);
+    }
     return !document->invalid;
 }
 
@@ -246,10 +80,10 @@ static char *unescaped(slice quoted, size_t *length)
                     *to++ = plain[i + 1];
             continue;
         }
-        uint32_t c = (uint32_t)hex(at, quoted.end);
+        uint32_t c = (uint32_t)json_hex(at, quoted.end);
         at += 4;
         if (c >= 0xd800 && c <= 0xdbff) {
-            c = 0x10000 + ((c - 0xd800) << 10) + ((uint32_t)hex(at + 2, quoted.end) - 0xdc00);
+            c = 0x10000 + ((c - 0xd800) << 10) + ((uint32_t)json_hex(at + 2, quoted.end) - 0xdc00);
             at += 6;
         }
         to = put_utf8(to, c);
@@ -281,14 +115,14 @@ static members members_of(slice container)
 
 static bool next(members *in)
 {
-    in->at = space(in->at, in->end);
+    in->at = json_space(in->at, in->end);
     if (*in->at == ',')
-        in->at = space(in->at + 1, in->end);
+        in->at = json_space(in->at + 1, in->end);
     if (*in->at == '}' || *in->at == ']')
         return false;
     if (in->object) {
         in->name = (slice){in->at, skip_string(in->at)};
-        in->at = space(space(in->name.end, in->end) + 1, in->end);
+        in->at = json_space(json_space(in->name.end, in->end) + 1, in->end);
     }
     in->value = (slice){in->at, skip_value(in->at, in->end)};
     in->at = in->value.end;
@@ -361,7 +195,8 @@ static quipu_kind kind_of(slice value)
     }
 }
 
-static const char *const kinds[] = {"no JSON", "absent", "null", "a boolean", "a number", "text", "an array", "an object"};
+static const char *const kinds[] = {"no JSON",  "absent", "null",     "a boolean",
+                                    "a number", "text",   "an array", "an object"};
 
 // ---------------------------------------------------------------------------------------------------------------------
 // By path
@@ -410,7 +245,7 @@ static quipu_kind find(document *document, const char *path, slice *found, bool 
             complain(document, "%s is no JSON: %s", document->name, document->invalid);
         return QUIPU_NO_JSON;
     }
-    const char *end = document->text + document->length, *begin = space(document->text, end);
+    const char *end = document->text + document->length, *begin = json_space(document->text, end);
     *found = (slice){begin, skip_value(begin, end)};
     for (const char *rest = path; *rest;) {
         slice name = next_name(&rest), last = *found;
@@ -430,8 +265,8 @@ static const char *colon(const char *path)
     return *path ? ": " : "";
 }
 
-/// Finds a value of this kind. False where it is not there, which is a problem where it is `required`, and where it is of
-/// another kind, which always is.
+/// Finds a value of this kind. False where it is not there, which is a problem where it is `required`, and where it is
+/// of another kind, which always is.
 static bool find_kind(document *document, const char *path, quipu_kind wanted, slice *found, bool required)
 {
     quipu_kind kind = find(document, path, found, required);
@@ -618,7 +453,7 @@ const char *unknown_keys(document *document)
 {
     if (!is_valid(document))
         return NULL;
-    const char *end = document->text + document->length, *begin = space(document->text, end);
+    const char *end = document->text + document->length, *begin = json_space(document->text, end);
     if (*begin != '{') {
         complain(document, "the configuration is %s, not an object", kinds[kind_of((slice){begin, end})]);
         return NULL;

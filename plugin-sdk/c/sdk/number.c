@@ -8,7 +8,8 @@ static const int digits_max = 38;
 static const double exact[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
 
-/// `value` times ten to the `exponent`, in 113 bits: right but for what lies within 2^-100 of halfway between two doubles.
+/// `value` times ten to the `exponent`, in 113 bits: wrong only where the number lies within 2^-100 of halfway between
+/// two doubles.
 static double scaled(unsigned __int128 value, int exponent)
 {
     long double result = value, power = 10;
@@ -71,7 +72,8 @@ double parse_number(const char *at, const char *end)
     if (point < end && *point == '.')
         behind = digit_run(point + 1, end);
     double size;
-    int digits = (int)(behind - at), exponent = parse_exponent(behind, end) - (behind > point ? (int)(behind - point) - 1 : 0);
+    int digits = (int)(behind - at), decimals = behind > point ? (int)(behind - point) - 1 : 0;
+    int exponent = parse_exponent(behind, end) - decimals;
     uint64_t value = 0;
     if (digits <= 19)
         for (const char *digit = at; digit < behind; digit++)

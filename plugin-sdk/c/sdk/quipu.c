@@ -1,7 +1,7 @@
 /// The message in hand, verdicts and faults: the canonical ABI of the contract, by hand.
 ///
-/// A text or list goes in as pointer and length. A result that is more than one number comes back through a pointer, its
-/// texts in memory that the router takes by `cabi_realloc`: the arena.
+/// A text or list goes in as pointer and length. A result that is more than one number comes back through a pointer,
+/// its texts in memory that the router takes by `cabi_realloc`: the arena.
 #include <string.h>
 
 #include "internal.h"
@@ -68,8 +68,8 @@ IMPORT(LOG, "log") void log_log(uint32_t level, const char *text, size_t length)
 IMPORT(LOG, "fault") void log_fault(const char *text, size_t length, const char *trace, size_t trace_length);
 
 // ---------------------------------------------------------------------------------------------------------------------
-// The arena: memory from the end of the program's own on, given out in order. What `configure` took stays below `floor`;
-// each message begins there anew, so the verdict's texts live until the router has read them.
+// The arena: memory from the end of the program's own on, given out in order. What `configure` took stays below
+// `floor`; each message begins there anew, so the verdict's texts live until the router has read them.
 
 extern uint8_t __heap_base[];
 
@@ -429,11 +429,11 @@ EXPORT("quipu:plugin/handler@0.1.0#configure") const result_string *export_confi
     static result_string result;
     view text;
     context_config(&text);
-    quipu_config config = {.json = {.text = text.data, .length = text.length, .name = "the configuration", .keep_asked = true}};
-    if (!text.length) {
-        config.json.text = "{}";
-        config.json.length = 2;
-    }
+    if (!text.length)
+        text = (view){"{}", 2};
+    quipu_config config = {
+        .json = {.text = text.data, .length = text.length, .name = "the configuration", .keep_asked = true},
+    };
     configure(&config);
     const char *unknown = unknown_keys(&config.json), *problem = config.json.problem;
     if (problem && unknown)

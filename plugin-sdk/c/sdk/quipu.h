@@ -31,8 +31,8 @@ typedef struct quipu_message quipu_message;
 /// What becomes of it.
 typedef struct quipu_verdict quipu_verdict;
 
-/// Reads the configuration, once per instance. Keys that it does not read are refused, so a plugin without configuration
-/// defines it all the same, with nothing in it.
+/// Reads the configuration, once per instance. Keys that it does not read are refused, so a plugin without
+/// configuration defines it all the same, with nothing in it.
 void configure(quipu_config *config);
 
 /// Says what becomes of the message in hand.

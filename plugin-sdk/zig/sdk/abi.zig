@@ -46,54 +46,73 @@ pub const Verdict = extern struct {
     pub const Kind = enum(u8) { forward, route, drop, retry, reject };
 };
 
+/// The contract's functions, by what they are given; a result comes back through the last pointer.
+const Ask = fn (*View) callconv(.c) void;
+const AskOptional = fn (*OptionView) callconv(.c) void;
+const AskByName = fn ([*]const u8, usize, *View) callconv(.c) void;
+const AskOptionalByName = fn ([*]const u8, usize, *OptionView) callconv(.c) void;
+const Hand = fn ([*]const u8, usize) callconv(.c) void;
+const HandTwo = fn ([*]const u8, usize, [*]const u8, usize) callconv(.c) void;
+
+fn import(comptime interface: []const u8, comptime name: []const u8, comptime Function: type) *const Function {
+    return @extern(*const Function, .{ .name = name, .library_name = "quipu:plugin/" ++ interface ++ "@0.1.0" });
+}
+
 pub const message = struct {
-    const from = "quipu:plugin/message@0.1.0";
-    pub const id = @extern(*const fn (*View) callconv(.c) void, .{ .name = "id", .library_name = from });
-    pub const subject = @extern(*const fn (*View) callconv(.c) void, .{ .name = "subject", .library_name = from });
-    pub const originSubject = @extern(*const fn (*View) callconv(.c) void, .{ .name = "origin-subject", .library_name = from });
-    pub const key = @extern(*const fn (*OptionView) callconv(.c) void, .{ .name = "key", .library_name = from });
-    pub const header = @extern(*const fn ([*]const u8, usize, *OptionView) callconv(.c) void, .{ .name = "header", .library_name = from });
-    pub const headerValues = @extern(*const fn ([*]const u8, usize, *View) callconv(.c) void, .{ .name = "header-values", .library_name = from });
-    pub const headers = @extern(*const fn (*View) callconv(.c) void, .{ .name = "headers", .library_name = from });
-    pub const payloadLen = @extern(*const fn () callconv(.c) usize, .{ .name = "payload-len", .library_name = from });
-    pub const payload = @extern(*const fn (*View) callconv(.c) void, .{ .name = "payload", .library_name = from });
-    pub const payloadRange = @extern(*const fn (u32, u32, *View) callconv(.c) void, .{ .name = "payload-range", .library_name = from });
-    pub const publishedMs = @extern(*const fn () callconv(.c) u64, .{ .name = "published-ms", .library_name = from });
-    pub const expiresMs = @extern(*const fn (*OptionU64) callconv(.c) void, .{ .name = "expires-ms", .library_name = from });
-    pub const attempt = @extern(*const fn () callconv(.c) u32, .{ .name = "attempt", .library_name = from });
-    pub const priority = @extern(*const fn () callconv(.c) u32, .{ .name = "priority", .library_name = from });
-    pub const replyTo = @extern(*const fn (*OptionView) callconv(.c) void, .{ .name = "reply-to", .library_name = from });
+    pub const id = import("message", "id", Ask);
+    pub const subject = import("message", "subject", Ask);
+    pub const originSubject = import("message", "origin-subject", Ask);
+    pub const key = import("message", "key", AskOptional);
+    pub const header = import("message", "header", AskOptionalByName);
+    pub const headerValues = import("message", "header-values", AskByName);
+    pub const headers = import("message", "headers", Ask);
+    pub const payloadLen = import("message", "payload-len", fn () callconv(.c) usize);
+    pub const payload = import("message", "payload", Ask);
+    pub const payloadRange = import("message", "payload-range", fn (u32, u32, *View) callconv(.c) void);
+    pub const publishedMs = import("message", "published-ms", fn () callconv(.c) u64);
+    pub const expiresMs = import("message", "expires-ms", fn (*OptionU64) callconv(.c) void);
+    pub const attempt = import("message", "attempt", fn () callconv(.c) u32);
+    pub const priority = import("message", "priority", fn () callconv(.c) u32);
+    pub const replyTo = import("message", "reply-to", AskOptional);
 };
 
 pub const edit = struct {
-    const from = "quipu:plugin/edit@0.1.0";
-    pub const setHeader = @extern(*const fn ([*]const u8, usize, [*]const u8, usize) callconv(.c) void, .{ .name = "set-header", .library_name = from });
-    pub const addHeader = @extern(*const fn ([*]const u8, usize, [*]const u8, usize) callconv(.c) void, .{ .name = "add-header", .library_name = from });
-    pub const removeHeader = @extern(*const fn ([*]const u8, usize) callconv(.c) void, .{ .name = "remove-header", .library_name = from });
-    pub const setKey = @extern(*const fn ([*]const u8, usize) callconv(.c) void, .{ .name = "set-key", .library_name = from });
-    pub const removeKey = @extern(*const fn () callconv(.c) void, .{ .name = "remove-key", .library_name = from });
-    pub const setPayload = @extern(*const fn ([*]const u8, usize) callconv(.c) void, .{ .name = "set-payload", .library_name = from });
-    pub const setPayloadText = @extern(*const fn ([*]const u8, usize) callconv(.c) void, .{ .name = "set-payload-text", .library_name = from });
+    pub const setHeader = import("edit", "set-header", HandTwo);
+    pub const addHeader = import("edit", "add-header", HandTwo);
+    pub const removeHeader = import("edit", "remove-header", Hand);
+    pub const setKey = import("edit", "set-key", Hand);
+    pub const removeKey = import("edit", "remove-key", fn () callconv(.c) void);
+    pub const setPayload = import("edit", "set-payload", Hand);
+    pub const setPayloadText = import("edit", "set-payload-text", Hand);
 };
 
 pub const emit = struct {
-    const from = "quipu:plugin/emit@0.1.0";
-    const Publish = fn ([*]const u8, usize, u32, ?[*]const u8, usize, [*]const Pair, usize, [*]const u8, usize, *Refused) callconv(.c) void;
-    pub const publish = @extern(*const Publish, .{ .name = "publish", .library_name = from });
-    pub const copy = @extern(*const fn ([*]const u8, usize, *Refused) callconv(.c) void, .{ .name = "copy", .library_name = from });
+    const Publish = fn (
+        subject: [*]const u8,
+        subject_len: usize,
+        has_key: u32,
+        key: [*]const u8,
+        key_len: usize,
+        headers: [*]const Pair,
+        headers_len: usize,
+        payload: [*]const u8,
+        payload_len: usize,
+        said: *Refused,
+    ) callconv(.c) void;
+
+    pub const publish = import("emit", "publish", Publish);
+    pub const copy = import("emit", "copy", fn ([*]const u8, usize, *Refused) callconv(.c) void);
 };
 
 pub const context = struct {
-    const from = "quipu:plugin/context@0.1.0";
-    pub const plugin = @extern(*const fn (*View) callconv(.c) void, .{ .name = "plugin", .library_name = from });
-    pub const route = @extern(*const fn (*View) callconv(.c) void, .{ .name = "route", .library_name = from });
-    pub const config = @extern(*const fn (*View) callconv(.c) void, .{ .name = "config", .library_name = from });
-    pub const nowMs = @extern(*const fn () callconv(.c) u64, .{ .name = "now-ms", .library_name = from });
-    pub const seed = @extern(*const fn () callconv(.c) u64, .{ .name = "seed", .library_name = from });
+    pub const plugin = import("context", "plugin", Ask);
+    pub const route = import("context", "route", Ask);
+    pub const config = import("context", "config", Ask);
+    pub const nowMs = import("context", "now-ms", fn () callconv(.c) u64);
+    pub const seed = import("context", "seed", fn () callconv(.c) u64);
 };
 
 pub const log = struct {
-    const from = "quipu:plugin/log@0.1.0";
-    pub const log = @extern(*const fn (u32, [*]const u8, usize) callconv(.c) void, .{ .name = "log", .library_name = from });
-    pub const fault = @extern(*const fn ([*]const u8, usize, [*]const u8, usize) callconv(.c) void, .{ .name = "fault", .library_name = from });
+    pub const log = import("log", "log", fn (u32, [*]const u8, usize) callconv(.c) void);
+    pub const fault = import("log", "fault", HandTwo);
 };

@@ -5,8 +5,10 @@ const json = @import("json.zig");
 const Allocator = std.mem.Allocator;
 const Value = std.json.Value;
 
+const Problem = Allocator.Error!?[]const u8;
+
 /// Reads it; gives what is wrong, where something is.
-pub fn read(comptime Config: type, allocator: Allocator, text: []const u8, config: *Config) Allocator.Error!?[]const u8 {
+pub fn read(comptime Config: type, allocator: Allocator, text: []const u8, config: *Config) Problem {
     var problem: json.Problem = .{};
     const value = json.tree(allocator, if (text.len == 0) "{}" else text, &problem) catch |failure| switch (failure) {
         error.OutOfMemory => return error.OutOfMemory,
@@ -22,18 +24,26 @@ pub fn read(comptime Config: type, allocator: Allocator, text: []const u8, confi
     config.* = json.typed(Config, allocator, value, "", &problem) catch |failure| {
         if (failure == error.OutOfMemory) return error.OutOfMemory;
         // Often the misspelt form of the one that is missed.
-        return if (stray) |keys| try std.fmt.allocPrint(allocator, "{s} ({s})", .{ problem.text, keys }) else problem.text;
+        const keys = stray orelse return problem.text;
+        return try std.fmt.allocPrint(allocator, "{s} ({s})", .{ problem.text, keys });
     };
     return stray;
 }
 
-fn listUnknown(comptime T: type, allocator: Allocator, value: Value, path: []const u8, unknown: *std.ArrayList([]const u8)) Allocator.Error!void {
+fn listUnknown(
+    comptime T: type,
+    allocator: Allocator,
+    value: Value,
+    path: []const u8,
+    unknown: *std.ArrayList([]const u8),
+) Allocator.Error!void {
     switch (@typeInfo(T)) {
         .optional => |optional| return listUnknown(optional.child, allocator, value, path, unknown),
         .pointer => |pointer| {
             if (pointer.size != .slice or pointer.child == u8 or value != .array) return;
             for (value.array.items, 0..) |item, i| {
-                try listUnknown(pointer.child, allocator, item, try std.fmt.allocPrint(allocator, "{s}[{d}]", .{ path, i }), unknown);
+                const at = try std.fmt.allocPrint(allocator, "{s}[{d}]", .{ path, i });
+                try listUnknown(pointer.child, allocator, item, at, unknown);
             }
         },
         .@"struct" => |info| {

@@ -4,6 +4,7 @@ const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Scanner = std.json.Scanner;
 const Value = std.json.Value;
+const print = std.fmt.allocPrint;
 
 /// Where a walk along a path ended. Numbers count the names that were passed.
 const Found = union(enum) {
@@ -24,21 +25,24 @@ pub fn field(comptime T: type, allocator: Allocator, text: []const u8, path: []c
     var scanner = Scanner.initCompleteInput(allocator, text);
     var place: Scanner.Diagnostics = .{};
     scanner.enableDiagnostics(&place);
-    const found = whole(&scanner, allocator, names) catch |failure| return notJson(allocator, failure, &place, problem);
+    const found = whole(&scanner, allocator, names) catch |failure|
+        return notJson(allocator, failure, &place, problem);
     const optional = @typeInfo(T) == .optional;
     switch (found) {
         .value => |raw| {
-            const value = std.json.parseFromSliceLeaky(Value, allocator, raw, .{ .duplicate_field_behavior = .use_last }) catch
+            const value = std.json.parseFromSliceLeaky(Value, allocator, raw, tree_options) catch
                 return error.OutOfMemory;
             return typed(T, allocator, value, path, problem);
         },
         .no_name => |depth| {
             if (optional) return null;
-            problem.text = try std.fmt.allocPrint(allocator, "{s}: absent: {s} has no \"{s}\"", .{ path, try above(allocator, names[0..depth]), names[depth] });
+            const it = try above(allocator, names[0..depth]);
+            problem.text = try print(allocator, "{s}: absent: {s} has no \"{s}\"", .{ path, it, names[depth] });
         },
         .other => |other| {
             if (optional) return null;
-            problem.text = try std.fmt.allocPrint(allocator, "{s}: absent: {s} is {s}, not an object", .{ path, try above(allocator, names[0..other.depth]), other.kind });
+            const it = try above(allocator, names[0..other.depth]);
+            problem.text = try print(allocator, "{s}: absent: {s} is {s}, not an object", .{ path, it, other.kind });
         },
     }
     return error.Absent;
@@ -53,19 +57,21 @@ pub fn all(comptime T: type, allocator: Allocator, text: []const u8, problem: *P
     };
 }
 
+const tree_options: std.json.ParseOptions = .{ .duplicate_field_behavior = .use_last };
+
 /// A text as a tree of values.
 pub fn tree(allocator: Allocator, text: []const u8, problem: *Problem) Failure!Value {
     var scanner = Scanner.initCompleteInput(allocator, text);
     var place: Scanner.Diagnostics = .{};
     scanner.enableDiagnostics(&place);
-    return std.json.parseFromTokenSourceLeaky(Value, allocator, &scanner, .{ .duplicate_field_behavior = .use_last }) catch |failure|
+    return std.json.parseFromTokenSourceLeaky(Value, allocator, &scanner, tree_options) catch |failure|
         notJson(allocator, failure, &place, problem);
 }
 
 fn notJson(allocator: Allocator, failure: anyerror, place: *const Scanner.Diagnostics, problem: *Problem) Failure {
     if (failure == error.OutOfMemory) return error.OutOfMemory;
     const why = if (failure == error.UnexpectedEndOfInput) "it ends too early" else "a syntax error";
-    problem.text = try std.fmt.allocPrint(allocator, "the payload is no JSON: {s} at byte {d}", .{ why, place.getByteOffset() });
+    problem.text = try print(allocator, "the payload is no JSON: {s} at byte {d}", .{ why, place.getByteOffset() });
     return error.NotJson;
 }
 
@@ -120,7 +126,8 @@ fn object(scanner: *Scanner, allocator: Allocator, names: []const []const u8, de
 
 fn array(scanner: *Scanner, allocator: Allocator, names: []const []const u8, depth: usize) WalkError!Found {
     const index: ?usize = std.fmt.parseInt(usize, names[depth], 10) catch null;
-    var found: Found = if (index == null) .{ .other = .{ .depth = depth, .kind = "an array" } } else .{ .no_name = depth };
+    var found: Found = .{ .no_name = depth };
+    if (index == null) found = .{ .other = .{ .depth = depth, .kind = "an array" } };
     _ = try scanner.next();
     var i: usize = 0;
     while (try scanner.peekNextTokenType() != .array_end) : (i += 1) {
@@ -155,7 +162,7 @@ fn split(allocator: Allocator, path: []const u8) Allocator.Error![]const []const
 
 fn above(allocator: Allocator, names: []const []const u8) Allocator.Error![]const u8 {
     if (names.len == 0) return "the payload";
-    return std.fmt.allocPrint(allocator, "\"{s}\"", .{try std.mem.join(allocator, ".", names)});
+    return print(allocator, "\"{s}\"", .{try std.mem.join(allocator, ".", names)});
 }
 
 // A value of a type. Stricter than std.json, which takes the text "5" for a number.
@@ -175,7 +182,10 @@ pub fn typed(comptime T: type, allocator: Allocator, value: Value, path: []const
             },
             else => unfit(allocator, value, path, "a number", problem),
         },
-        .optional => |optional| return if (value == .null) null else try typed(optional.child, allocator, value, path, problem),
+        .optional => |optional| {
+            if (value == .null) return null;
+            return try typed(optional.child, allocator, value, path, problem);
+        },
         .pointer => |pointer| {
             if (pointer.size != .slice) @compileError("cannot be read from JSON: " ++ @typeName(T));
             if (pointer.child == u8) {
@@ -186,7 +196,8 @@ pub fn typed(comptime T: type, allocator: Allocator, value: Value, path: []const
         },
         .@"struct" => |info| {
             if (T == Value) return value;
-            if (!info.is_tuple and !@hasDecl(T, "jsonParseFromValue")) return record(T, allocator, value, path, problem);
+            if (!info.is_tuple and !@hasDecl(T, "jsonParseFromValue"))
+                return record(T, allocator, value, path, problem);
         },
         .@"union" => if (T == Value) return value,
         else => {},
@@ -194,15 +205,22 @@ pub fn typed(comptime T: type, allocator: Allocator, value: Value, path: []const
     // Integers, enums, arrays, tuples, and types that read themselves.
     if (@typeInfo(T) == .int and value != .integer and value != .float and value != .number_string)
         return unfit(allocator, value, path, "an integer", problem);
+    const wanted = if (@typeInfo(T) == .int) "an integer that fits " ++ @typeName(T) else @typeName(T);
     return std.json.parseFromValueLeaky(T, allocator, value, .{ .ignore_unknown_fields = true }) catch
-        unfit(allocator, value, path, if (@typeInfo(T) == .int) "an integer that fits " ++ @typeName(T) else @typeName(T), problem);
+        unfit(allocator, value, path, wanted, problem);
 }
 
-fn list(comptime Child: type, allocator: Allocator, value: Value, path: []const u8, problem: *Problem) Failure![]const Child {
+fn list(
+    comptime Item: type,
+    allocator: Allocator,
+    value: Value,
+    path: []const u8,
+    problem: *Problem,
+) Failure![]const Item {
     if (value != .array) return unfit(allocator, value, path, "an array", problem);
-    const items = try allocator.alloc(Child, value.array.items.len);
+    const items = try allocator.alloc(Item, value.array.items.len);
     for (value.array.items, items, 0..) |from, *item, i| {
-        item.* = try typed(Child, allocator, from, try std.fmt.allocPrint(allocator, "{s}[{d}]", .{ path, i }), problem);
+        item.* = try typed(Item, allocator, from, try print(allocator, "{s}[{d}]", .{ path, i }), problem);
     }
     return items;
 }
@@ -220,7 +238,7 @@ fn record(comptime T: type, allocator: Allocator, value: Value, path: []const u8
         } else if (@typeInfo(Field) == .optional) {
             @field(made, name) = null;
         } else {
-            problem.text = try std.fmt.allocPrint(allocator, "missing field `{s}`", .{at});
+            problem.text = try print(allocator, "missing field `{s}`", .{at});
             return error.Absent;
         }
     }
@@ -228,16 +246,16 @@ fn record(comptime T: type, allocator: Allocator, value: Value, path: []const u8
 }
 
 pub fn join(allocator: Allocator, path: []const u8, name: []const u8) Allocator.Error![]const u8 {
-    return if (path.len == 0) name else std.fmt.allocPrint(allocator, "{s}.{s}", .{ path, name });
+    return if (path.len == 0) name else print(allocator, "{s}.{s}", .{ path, name });
 }
 
 fn unfit(allocator: Allocator, value: Value, path: []const u8, wanted: []const u8, problem: *Problem) Failure {
-    const at = if (path.len == 0) "" else try std.fmt.allocPrint(allocator, "{s}: ", .{path});
+    const at = if (path.len == 0) "" else try print(allocator, "{s}: ", .{path});
     problem.text = switch (value) {
-        .integer => |number| try std.fmt.allocPrint(allocator, "{s}{d}, not {s}", .{ at, number, wanted }),
-        .float => |number| try std.fmt.allocPrint(allocator, "{s}{d}, not {s}", .{ at, number, wanted }),
-        .number_string => |number| try std.fmt.allocPrint(allocator, "{s}{s}, not {s}", .{ at, number, wanted }),
-        else => try std.fmt.allocPrint(allocator, "{s}{s}, not {s}", .{ at, kindOf(value), wanted }),
+        .integer => |number| try print(allocator, "{s}{d}, not {s}", .{ at, number, wanted }),
+        .float => |number| try print(allocator, "{s}{d}, not {s}", .{ at, number, wanted }),
+        .number_string => |number| try print(allocator, "{s}{s}, not {s}", .{ at, number, wanted }),
+        else => try print(allocator, "{s}{s}, not {s}", .{ at, kindOf(value), wanted }),
     };
     return error.Unfit;
 }

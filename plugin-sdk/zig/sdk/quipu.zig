@@ -36,9 +36,13 @@ pub const Verdict = union(enum) {
     pub fn wire(verdict: Verdict) abi.Verdict {
         return switch (verdict) {
             .forward => .{ .kind = .forward, .said = .{ .view = .{} } },
-            .route => |subjects| .{ .kind = .route, .said = .{ .view = .{ .data = @ptrCast(subjects.ptr), .len = subjects.len } } },
+            .route => |subjects| .{ .kind = .route, .said = .{
+                .view = .{ .data = @ptrCast(subjects.ptr), .len = subjects.len },
+            } },
             .drop => |reason| .{ .kind = .drop, .said = .{ .view = .of(reason) } },
-            .retry => |after| .{ .kind = .retry, .said = .{ .retry = .{ .ms = after.ms, .reason = .of(after.reason) } } },
+            .retry => |after| .{ .kind = .retry, .said = .{
+                .retry = .{ .ms = after.ms, .reason = .of(after.reason) },
+            } },
             .reject => |reason| .{ .kind = .reject, .said = .{ .view = .of(reason) } },
         };
     }
@@ -233,15 +237,16 @@ pub const Message = struct {
         return @truncate(abi.message.priority());
     }
 
-    /// One field of a JSON payload, by its path: names with dots between, numbers for elements of arrays, `\.` for a dot
-    /// of a name. An optional type is null where there is nothing.
+    /// One field of a JSON payload, by its path: names with dots between, numbers for elements of arrays, `\.` for a
+    /// dot of a name. An optional type is null where there is nothing.
     pub fn jsonAt(message: *Message, comptime T: type, path: []const u8) JsonError!T {
         var problem: json.Problem = .{};
-        return json.field(T, arena, message.payload(), path, &problem) catch |failure| message.tell(failure, problem.text);
+        return json.field(T, arena, message.payload(), path, &problem) catch |failure|
+            message.tell(failure, problem.text);
     }
 
-    /// The whole of a JSON payload as a type, read by std.json: the way to have many fields at once. Fields that the type
-    /// does not have are skipped. As std.json has it, the text "5" will do for a number.
+    /// The whole of a JSON payload as a type, read by std.json: the way to have many fields at once. Fields that the
+    /// type does not have are skipped. As std.json has it, the text "5" will do for a number.
     pub fn jsonAs(message: *Message, comptime T: type) JsonError!T {
         var problem: json.Problem = .{};
         return json.all(T, arena, message.payload(), &problem) catch |failure| message.tell(failure, problem.text);
@@ -296,7 +301,18 @@ pub const Message = struct {
         const of = outgoing.subject;
         const bytes = outgoing.key orelse "";
         var said: abi.Refused = undefined;
-        abi.emit.publish(of.ptr, of.len, @intFromBool(outgoing.key != null), bytes.ptr, bytes.len, pairs.ptr, pairs.len, outgoing.payload.ptr, outgoing.payload.len, &said);
+        abi.emit.publish(
+            of.ptr,
+            of.len,
+            @intFromBool(outgoing.key != null),
+            bytes.ptr,
+            bytes.len,
+            pairs.ptr,
+            pairs.len,
+            outgoing.payload.ptr,
+            outgoing.payload.len,
+            &said,
+        );
         return message.refused(of, said);
     }
 

@@ -1,40 +1,108 @@
-// The contract's functions by the canonical ABI. A text or list goes in as pointer and length. A result that is more than
-// one number comes back through a pointer; its texts and lists are in memory that the router takes by `cabi_realloc`.
+// The contract's functions by the canonical ABI. A text or list goes in as pointer and length. A result that is more
+// than one number comes back through a pointer; its texts and lists are in memory that the router takes by
+// `cabi_realloc`.
 //
 // That memory is managed as every other: nothing is freed by hand, and nothing is collected while a message is in hand.
 
-@external("quipu:plugin/message@0.1.0", "id") export declare function message_id(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "subject") export declare function message_subject(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "origin-subject") export declare function message_origin_subject(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "key") export declare function message_key(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "header") export declare function message_header(name: usize, length: u32, result: usize): void;
-@external("quipu:plugin/message@0.1.0", "header-values") export declare function message_header_values(name: usize, length: u32, result: usize): void;
-@external("quipu:plugin/message@0.1.0", "headers") export declare function message_headers(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "payload-len") export declare function message_payload_len(): u32;
-@external("quipu:plugin/message@0.1.0", "payload") export declare function message_payload(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "payload-text") export declare function message_payload_text(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "payload-range") export declare function message_payload_range(offset: u32, length: u32, result: usize): void;
-@external("quipu:plugin/message@0.1.0", "published-ms") export declare function message_published_ms(): u64;
-@external("quipu:plugin/message@0.1.0", "expires-ms") export declare function message_expires_ms(result: usize): void;
-@external("quipu:plugin/message@0.1.0", "attempt") export declare function message_attempt(): u32;
-@external("quipu:plugin/message@0.1.0", "priority") export declare function message_priority(): u32;
-@external("quipu:plugin/message@0.1.0", "reply-to") export declare function message_reply_to(result: usize): void;
-@external("quipu:plugin/edit@0.1.0", "set-header") export declare function edit_set_header(name: usize, n: u32, value: usize, v: u32): void;
-@external("quipu:plugin/edit@0.1.0", "add-header") export declare function edit_add_header(name: usize, n: u32, value: usize, v: u32): void;
-@external("quipu:plugin/edit@0.1.0", "remove-header") export declare function edit_remove_header(name: usize, length: u32): void;
-@external("quipu:plugin/edit@0.1.0", "set-key") export declare function edit_set_key(key: usize, length: u32): void;
-@external("quipu:plugin/edit@0.1.0", "remove-key") export declare function edit_remove_key(): void;
-@external("quipu:plugin/edit@0.1.0", "set-payload") export declare function edit_set_payload(data: usize, length: u32): void;
-@external("quipu:plugin/edit@0.1.0", "set-payload-text") export declare function edit_set_payload_text(text: usize, length: u32): void;
-@external("quipu:plugin/emit@0.1.0", "publish") export declare function emit_publish(subject: usize, s: u32, has_key: u32, key: usize, k: u32, headers: usize, h: u32, payload: usize, p: u32, result: usize): void;
-@external("quipu:plugin/emit@0.1.0", "copy") export declare function emit_copy(subject: usize, length: u32, result: usize): void;
-@external("quipu:plugin/context@0.1.0", "plugin") export declare function context_plugin(result: usize): void;
-@external("quipu:plugin/context@0.1.0", "route") export declare function context_route(result: usize): void;
-@external("quipu:plugin/context@0.1.0", "config") export declare function context_config(result: usize): void;
-@external("quipu:plugin/context@0.1.0", "now-ms") export declare function context_now_ms(): u64;
-@external("quipu:plugin/context@0.1.0", "seed") export declare function context_seed(): u64;
-@external("quipu:plugin/log@0.1.0", "log") export declare function log_log(level: u32, text: usize, length: u32): void;
-@external("quipu:plugin/log@0.1.0", "fault") export declare function log_fault(text: usize, n: u32, trace: usize, t: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "id")
+export declare function message_id(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "subject")
+export declare function message_subject(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "origin-subject")
+export declare function message_origin_subject(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "key")
+export declare function message_key(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "header")
+export declare function message_header(name: usize, length: u32, result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "header-values")
+export declare function message_header_values(name: usize, length: u32, result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "headers")
+export declare function message_headers(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "payload-len")
+export declare function message_payload_len(): u32;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "payload")
+export declare function message_payload(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "payload-text")
+export declare function message_payload_text(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "payload-range")
+export declare function message_payload_range(offset: u32, length: u32, result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "published-ms")
+export declare function message_published_ms(): u64;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "expires-ms")
+export declare function message_expires_ms(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "attempt")
+export declare function message_attempt(): u32;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "priority")
+export declare function message_priority(): u32;
+// @ts-ignore: decorator
+@external("quipu:plugin/message@0.1.0", "reply-to")
+export declare function message_reply_to(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/edit@0.1.0", "set-header")
+export declare function edit_set_header(name: usize, n: u32, value: usize, v: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/edit@0.1.0", "add-header")
+export declare function edit_add_header(name: usize, n: u32, value: usize, v: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/edit@0.1.0", "remove-header")
+export declare function edit_remove_header(name: usize, length: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/edit@0.1.0", "set-key")
+export declare function edit_set_key(key: usize, length: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/edit@0.1.0", "remove-key")
+export declare function edit_remove_key(): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/edit@0.1.0", "set-payload")
+export declare function edit_set_payload(data: usize, length: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/edit@0.1.0", "set-payload-text")
+export declare function edit_set_payload_text(text: usize, length: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/emit@0.1.0", "publish")
+export declare function emit_publish(
+  subject: usize, s: u32, has_key: u32, key: usize, k: u32,
+  headers: usize, h: u32, payload: usize, p: u32, result: usize,
+): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/emit@0.1.0", "copy")
+export declare function emit_copy(subject: usize, length: u32, result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/context@0.1.0", "plugin")
+export declare function context_plugin(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/context@0.1.0", "route")
+export declare function context_route(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/context@0.1.0", "config")
+export declare function context_config(result: usize): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/context@0.1.0", "now-ms")
+export declare function context_now_ms(): u64;
+// @ts-ignore: decorator
+@external("quipu:plugin/context@0.1.0", "seed")
+export declare function context_seed(): u64;
+// @ts-ignore: decorator
+@external("quipu:plugin/log@0.1.0", "log")
+export declare function log_log(level: u32, text: usize, length: u32): void;
+// @ts-ignore: decorator
+@external("quipu:plugin/log@0.1.0", "fault")
+export declare function log_fault(text: usize, n: u32, trace: usize, t: u32): void;
 
 /** Where results come back: the largest is an option of 64 bits, or of a text. */
 export const RESULT: usize = memory.data(16, 8);

@@ -5,5 +5,6 @@
 
 export { Config, Json, Kind, quoted } from "./json";
 export {
-  Header, Message, Outgoing, Refusal, Verdict, context, drop, forward, log, refusalName, reject, retry, retryAfter, route, utf8,
+  Header, Message, Outgoing, Refusal, Verdict, context, drop, forward, log, refusalName, reject, retry, retryAfter,
+  route, utf8,
 } from "./message";

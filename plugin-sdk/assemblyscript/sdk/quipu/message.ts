@@ -97,8 +97,8 @@ export function refusalName(refusal: Refusal): string {
 }
 
 /**
- * The message in hand, as the plugins before this one left it. Each read asks the router; the payload is fetched once, on
- * first use.
+ * The message in hand, as the plugins before this one left it. Each read asks the router; the payload is fetched once,
+ * on first use.
  */
 export class Message {
   private fetched: Uint8Array | null = null;

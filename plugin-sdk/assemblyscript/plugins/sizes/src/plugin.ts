@@ -2,7 +2,7 @@
 // `plugin-sdk/vectors/README.md`; it is the same plugin in every language.
 
 import {
-  Config, Kind, Message, Outgoing, Refusal, Verdict, context, drop, forward, log, refusalName, reject, retryAfter, route, utf8,
+  Config, Kind, Message, Outgoing, Verdict, context, drop, forward, log, refusalName, reject, retryAfter, route, utf8,
 } from "quipu";
 
 let atLeast: f64 = 0;

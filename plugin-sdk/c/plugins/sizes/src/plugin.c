@@ -41,12 +41,13 @@ static const char *joined(const char *const *values)
 /// What the rest leaves out of the contract.
 static quipu_verdict echo(quipu_message *message)
 {
-    quipu_refusal refusal = quipu_emit(message, (quipu_outgoing){
-                                                    .subject = "echoes",
-                                                    .key = quipu_key(message),
-                                                    .headers = quipu_headers(message),
-                                                    .payload = quipu_payload_range(message, 4, 6),
-                                                });
+    quipu_outgoing copy = {
+        .subject = "echoes",
+        .key = quipu_key(message),
+        .headers = quipu_headers(message),
+        .payload = quipu_payload_range(message, 4, 6),
+    };
+    quipu_refusal refusal = quipu_emit(message, copy);
     if (refusal)
         quipu_fault("echo refused: %s", quipu_refusal_name(refusal));
     if (!*quipu_plugin_name() || !*quipu_route_name())
@@ -73,13 +74,14 @@ static quipu_verdict echo(quipu_message *message)
 static void alarm(quipu_message *message, const char *network)
 {
     bool named = quipu_json_kind(message, "properties.place") == QUIPU_TEXT;
-    quipu_refusal refusal =
-        quipu_emit(message, (quipu_outgoing){
-                                .subject = "alarms",
-                                .key = *network ? quipu_bytes_of(network) : (quipu_bytes){0},
-                                .headers = (quipu_pair[]){{"type", "alarm"}, {"quipu-priority", "9"}, {0}},
-                                .payload = quipu_bytes_of(named ? quipu_json_text(message, "properties.place") : "unknown"),
-                            });
+    const char *place = named ? quipu_json_text(message, "properties.place") : "unknown";
+    quipu_outgoing outgoing = {
+        .subject = "alarms",
+        .key = *network ? quipu_bytes_of(network) : (quipu_bytes){0},
+        .headers = (quipu_pair[]){{"type", "alarm"}, {"quipu-priority", "9"}, {0}},
+        .payload = quipu_bytes_of(place),
+    };
+    quipu_refusal refusal = quipu_emit(message, outgoing);
     if (refusal)
         quipu_fault("alarm refused: %s", quipu_refusal_name(refusal));
 }
