@@ -205,7 +205,11 @@ pub fn typed(comptime T: type, allocator: Allocator, value: Value, path: []const
     // Integers, enums, arrays, tuples, and types that read themselves.
     if (@typeInfo(T) == .int and value != .integer and value != .float and value != .number_string)
         return unfit(allocator, value, path, "an integer", problem);
-    const wanted = if (@typeInfo(T) == .int) "an integer that fits " ++ @typeName(T) else @typeName(T);
+    const wanted = comptime switch (@typeInfo(T)) {
+        .int => "an integer that fits " ++ @typeName(T),
+        .@"enum" => |info| "one of " ++ joined(info.field_names),
+        else => @typeName(T),
+    };
     return std.json.parseFromValueLeaky(T, allocator, value, .{ .ignore_unknown_fields = true }) catch
         unfit(allocator, value, path, wanted, problem);
 }
@@ -245,12 +249,18 @@ fn record(comptime T: type, allocator: Allocator, value: Value, path: []const u8
     return made;
 }
 
+fn joined(comptime names: []const [:0]const u8) []const u8 {
+    var text: []const u8 = "";
+    for (names, 0..) |name, i| text = text ++ (if (i == 0) "" else ", ") ++ name;
+    return text;
+}
+
 pub fn join(allocator: Allocator, path: []const u8, name: []const u8) Allocator.Error![]const u8 {
     return if (path.len == 0) name else print(allocator, "{s}.{s}", .{ path, name });
 }
 
 fn unfit(allocator: Allocator, value: Value, path: []const u8, wanted: []const u8, problem: *Problem) Failure {
-    const at = if (path.len == 0) "" else try print(allocator, "{s}: ", .{path});
+    const at = try print(allocator, "{s}: ", .{if (path.len == 0) "the payload" else path});
     problem.text = switch (value) {
         .integer => |number| try print(allocator, "{s}{d}, not {s}", .{ at, number, wanted }),
         .float => |number| try print(allocator, "{s}{d}, not {s}", .{ at, number, wanted }),
