@@ -80,9 +80,10 @@ static void put_integer(text *to, const shape *shape, uint64_t value, const char
 static uint64_t fraction_of(double size, uint64_t *whole, uint64_t scale)
 {
     *whole = (uint64_t)size;
-    double rest = (size - (double)*whole) * (double)scale;
+    // With more bits than a double has, for the product to be exact: 0.95 is below the half of 0.9 and 1.0.
+    long double rest = (long double)(size - (double)*whole) * (long double)scale;
     uint64_t fraction = (uint64_t)rest;
-    double over = rest - (double)fraction;
+    long double over = rest - (long double)fraction;
     if (over > 0.5 || (over == 0.5 && ((scale > 1 ? fraction : *whole) & 1)))
         fraction++;
     if (fraction >= scale) {
