@@ -52,7 +52,8 @@ fn entry(job: &Job<'_>, file: &Path) -> Result<(), BuildError> {
     let (sdk, source) = (job.sdk().join("entry.ts"), job.source()?);
     let text = fs::read_to_string(&sdk).map_err(BuildError::io(&sdk))?;
     let module = source.with_extension("");
-    let from_here = module.strip_prefix(&job.project.dir).map_or(module.clone(), |module| Path::new("../..").join(module));
+    let from_here =
+        module.strip_prefix(&job.project.dir).map_or(module.clone(), |module| Path::new("../..").join(module));
     let text = text.replace(SOURCE, &format!("{:?}", from_here.display().to_string()));
     fs::write(file, text).map_err(BuildError::io(file))
 }

@@ -10,14 +10,8 @@ use super::zig::{self, COMPILER};
 use crate::author::embedded::{C_SDK, C_TEMPLATE};
 use crate::author::job::{BuildError, Job};
 
-pub(crate) static C: Language = Language {
-    name: "c",
-    source: "src/plugin.c",
-    sdk: C_SDK,
-    template: C_TEMPLATE,
-    tools: &[COMPILER],
-    build,
-};
+pub(crate) static C: Language =
+    Language { name: "c", source: "src/plugin.c", sdk: C_SDK, template: C_TEMPLATE, tools: &[COMPILER], build };
 
 /// How every file is compiled. The memory instructions are what `memcpy` and its kin of the SDK become.
 const FLAGS: [&str; 9] = [

@@ -13,21 +13,24 @@ pub(super) const TARGET: &str = "wasm32-freestanding";
 /// Stack of a plugin: its own default would be 16 MiB of memory for every instance.
 pub(super) const STACK_BYTES: u32 = 256 << 10;
 
-pub(crate) static ZIG: Language = Language {
-    name: "zig",
-    source: "src/plugin.zig",
-    sdk: ZIG_SDK,
-    template: ZIG_TEMPLATE,
-    tools: &[COMPILER],
-    build,
-};
+pub(crate) static ZIG: Language =
+    Language { name: "zig", source: "src/plugin.zig", sdk: ZIG_SDK, template: ZIG_TEMPLATE, tools: &[COMPILER], build };
 
 fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     let output = job.scratch()?.join("plugin.wasm");
     let (sdk, source) = (job.sdk(), job.source()?);
     let module = |name: &str, file: &Path| format!("-M{name}={}", shown(job, file).display());
     let mut compiler = command(job)?;
-    compiler.args(["build-exe", "-target", TARGET, "-O", "ReleaseSafe", "-fsingle-threaded", "-fno-entry", "-rdynamic"]);
+    compiler.args([
+        "build-exe",
+        "-target",
+        TARGET,
+        "-O",
+        "ReleaseSafe",
+        "-fsingle-threaded",
+        "-fno-entry",
+        "-rdynamic",
+    ]);
     compiler.args(["--name", "plugin", "--stack", &STACK_BYTES.to_string()]);
     compiler.args(["--color", if job.colours { "on" } else { "off" }]);
     compiler.args(["--dep", "plugin", "--dep", "quipu", &module("root", &sdk.join("root.zig"))]);
