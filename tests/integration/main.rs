@@ -12,6 +12,7 @@ mod examples;
 mod explain;
 mod hostile;
 mod inline;
+mod languages;
 mod limits;
 mod live;
 mod memory;

@@ -79,7 +79,6 @@ impl<'a> Job<'a> {
     }
 
     /// A folder for whatever a build leaves behind: `.quipu/build`.
-    #[allow(dead_code, reason = "cargo has a folder of its own")]
     pub(crate) fn scratch(&self) -> Result<PathBuf, BuildError> {
         let dir = self.project.work_dir().join("build");
         fs::create_dir_all(&dir).map_err(BuildError::io(&dir))?;
@@ -87,7 +86,6 @@ impl<'a> Job<'a> {
     }
 
     /// The file that is built, which is there.
-    #[allow(dead_code, reason = "cargo finds the source by itself")]
     pub(crate) fn source(&self) -> Result<PathBuf, BuildError> {
         let source = self.project.source();
         if source.is_file() { Ok(source) } else { Err(BuildError::NoSource(source)) }
@@ -101,7 +99,6 @@ impl<'a> Job<'a> {
     }
 
     /// Runs a tool and waits for it. What it says on either stream is for people.
-    #[allow(dead_code, reason = "cargo answers on standard output")]
     pub(crate) fn run(&self, command: &mut Command) -> Result<(), BuildError> {
         let (output, errors) = self.finish(command, true)?;
         self.note(&output);

@@ -1,7 +1,10 @@
 //! The languages that plugins are written in: one file each, and a line in [`ALL`]. A language is listed once a project
 //! made from its template builds.
 
+pub(crate) mod assemblyscript;
+pub(crate) mod c;
 pub(crate) mod rust;
+pub(crate) mod zig;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,7 +15,7 @@ use super::job::{BuildError, Job};
 use crate::config::nearest;
 
 /// Every language, in the order they are named in.
-pub(crate) static ALL: [&Language; 1] = [&rust::RUST];
+pub(crate) static ALL: [&Language; 4] = [&rust::RUST, &c::C, &zig::ZIG, &assemblyscript::ASSEMBLYSCRIPT];
 
 /// What is needed to make a project in a language, and a plugin of the project.
 #[derive(Debug)]
