@@ -1,6 +1,7 @@
 //! The router as its users meet it: the real binary, over real QUIC, on a real disk, with plugins built from source.
 
 mod access;
+mod author;
 mod bad_input;
 mod commands;
 mod crash;
