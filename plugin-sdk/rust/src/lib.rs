@@ -39,6 +39,8 @@ pub mod json;
 pub mod log;
 mod message;
 mod outgoing;
+#[cfg(all(target_arch = "wasm32", feature = "getrandom"))]
+mod random;
 mod subject;
 mod template;
 #[cfg(not(target_arch = "wasm32"))]
@@ -47,7 +49,7 @@ mod verdict;
 
 pub use config::{ConfigError, parse_config};
 pub use header::{HeaderError, HeaderName, KeyError};
-pub use message::Message;
+pub use message::{Message, PartRefused};
 pub use outgoing::{Outgoing, Refusal};
 pub use serde;
 pub use serde_json;
@@ -106,6 +108,16 @@ pub trait Plugin: serde::de::DeserializeOwned {
     /// An error rejects the message with its text: it goes to the dead-letter queue, and edits and emitted messages are
     /// undone. A panic fails this attempt, and the route tries again.
     fn process(&mut self, message: &mut Message) -> Result<Verdict>;
+}
+
+/// Fails this attempt, as a panic does, with a text and a trace of one's own: for plugins that run another language, whose
+/// exceptions have a stack of theirs.
+///
+/// # Panics
+///
+/// Always: on WebAssembly it traps, elsewhere it panics with text and trace.
+pub fn fault(text: &str, trace: &str) -> ! {
+    host::fault(text, trace)
 }
 
 /// Exports a type as the plugin of this crate: `plugin!(BigQuakes);`, once.

@@ -253,7 +253,7 @@ pub(super) struct OnError {
 
 /// A struct that is written as a table; derived code alone would also take an array of its values.
 #[derive(Debug, Default)]
-pub(super) struct Table<T>(pub(super) T);
+pub(crate) struct Table<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

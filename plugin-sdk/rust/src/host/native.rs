@@ -61,6 +61,11 @@ pub(crate) fn log(level: Level, text: &str) {
 }
 
 #[track_caller]
+pub(crate) fn fault(text: &str, trace: &str) -> ! {
+    panic!("{text}\n{trace}")
+}
+
+#[track_caller]
 pub(crate) fn id() -> String {
     hand(|message| message.id.clone())
 }
