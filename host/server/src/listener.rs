@@ -6,6 +6,7 @@ mod admin;
 mod frames;
 mod ingest;
 mod publisher;
+mod request;
 mod session;
 mod subscription;
 

@@ -1,11 +1,12 @@
 //! `quipu store`: the store as a whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use quipu_client::Client;
+use quipu_queue::Problem;
 use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
@@ -21,7 +22,7 @@ pub(crate) enum StoreCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Looks at every row and record of a store that is not running, and names what is damaged. Changes nothing; exits
+    /// Looks at every row, record and plugin of a store that is not running, and names what is damaged. Changes nothing; exits
     /// with 1 where something is.
     Verify {
         /// The store's directory.
@@ -53,7 +54,13 @@ pub(crate) async fn run(command: StoreCommand) -> Result<ExitCode> {
             say!("copied to {}; it opens like any store", path.display())?;
         }
         StoreCommand::Verify { path } => {
-            let report = tokio::task::spawn_blocking(move || quipu_queue::inspect(&path)).await??;
+            let verify = move || -> Result<_> {
+                let mut report = quipu_queue::inspect(&path)?;
+                let wrong = Blobs::verify(&path.join("plugins"), &report.noted);
+                report.problems.extend(wrong.into_iter().map(|(file, what)| of_plugin(&file, what)));
+                Ok(report)
+            };
+            let report = tokio::task::spawn_blocking(verify).await??;
             say!("{}", report.to_string().trim_end())?;
             return Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -82,6 +89,12 @@ pub(crate) async fn run(command: StoreCommand) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// No message is lost with a plugin's file.
+fn of_plugin(file: &Path, what: String) -> Problem {
+    let file = file.display().to_string();
+    Problem { file, place: "the file".into(), what, queue: None, offsets: None, is_of_store: false }
 }
 
 /// Calls again until it is done.

@@ -23,7 +23,7 @@ pub(crate) struct Problem {
 
 impl Problem {
     /// Something wrong at these bytes of the text.
-    pub(super) fn at(text: &str, span: &Range<usize>, key: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn at(text: &str, span: &Range<usize>, key: impl Into<String>, message: impl Into<String>) -> Self {
         let before = text.get(..span.start).unwrap_or(text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         Self {
@@ -75,7 +75,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 }
 
 /// The candidate that the word was most likely meant to be.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = |candidate: &&str| distance(word, candidate) <= 1 + candidate.chars().count() / 4;
     candidates.into_iter().filter(near).min_by_key(|candidate| distance(word, candidate))
 }
