@@ -16,6 +16,7 @@ mod memory;
 mod operations;
 mod plugins;
 mod publishers;
+mod shell;
 mod shutdown;
 mod subscriptions;
 

@@ -31,7 +31,7 @@ use serde::Deserialize;
 pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind};
 pub(crate) use diff::{Change, Difference, diff};
 pub(crate) use limits::LimitsConfig;
-pub(crate) use problem::Problem;
+pub(crate) use problem::{Problem, parse as parse_toml};
 use quipu_router::{OnBroken, Template, TraceMode};
 pub(crate) use units::ByteSize;
 pub(crate) use users::{ANONYMOUS, Read, UserConfig};

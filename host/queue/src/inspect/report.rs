@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::commit::Offset;
 
 /// What a store holds, and what is wrong with it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The directory.
     pub path: PathBuf,
@@ -31,7 +33,7 @@ pub struct Report {
 }
 
 /// A queue of a report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueueReport {
     /// Its name.
     pub name: String,
@@ -50,7 +52,7 @@ pub struct QueueReport {
 }
 
 /// Something that is damaged or lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Where: the file.
     pub file: String,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::Path;
 
 use super::check;
-use super::problem::{Problem, join};
+use super::problem::{Problem, join, parse};
 use super::raw::Raw;
 use super::{Config, ConfigError};
 
@@ -180,8 +180,7 @@ impl Config {
 }
 
 fn read(text: &str) -> Result<Raw, Vec<Problem>> {
-    let toml = toml::Deserializer::parse(text).map_err(|e| vec![Problem::syntax(text, &e)])?;
-    serde_path_to_error::deserialize(toml).map_err(|e| vec![Problem::shape(text, &e)])
+    parse(text).map_err(|problem| vec![problem])
 }
 
 /// File and definitions as one text, and at which line each definition begins.
