@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use quipu_protocol::Message;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -11,7 +12,10 @@ use crate::config::ClientConfig;
 use crate::connect::{ConnectError, connect};
 use crate::connection::{CLOSE_WAIT, keep};
 use crate::link::{Link, Shared};
+use crate::message::OutgoingMessage;
 use crate::publisher::{Publisher, PublisherOptions};
+use crate::request::{self, Replies, RequestError};
+use crate::responder::{RespondError, Responder};
 use crate::stream::OpenError;
 use crate::subscriber::{Subscribe, SubscribeError, Subscriber};
 
@@ -61,6 +65,48 @@ impl Client {
     /// connection is lost meanwhile.
     pub async fn subscribe(&self, subscribe: Subscribe) -> Result<Subscriber, SubscribeError> {
         Subscriber::open(self.shared.clone(), subscribe).await
+    }
+
+    /// Publishes a message and waits so long (1 ms to 1 h) for the reply to it.
+    ///
+    /// The request is as durable as any message; its reply is not: it comes at most once, to this connection alone. Each
+    /// request has a stream of its own. It is not repeated when the connection is lost. Cancelling gives the reply up,
+    /// not the request.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`] tells apart what nothing takes, what nobody replies to in time, a reply that says it failed, and
+    /// a lost connection.
+    pub async fn request(&self, message: impl Into<OutgoingMessage>, wait: Duration) -> Result<Message, RequestError> {
+        let mut replies = self.request_many(message, wait, 1).await?;
+        match replies.next().await {
+            Some(reply) => request::payload(reply?),
+            None => Err(RequestError::Unanswered("the router ended the stream".into())),
+        }
+    }
+
+    /// As [`request`](Self::request), for as many replies (1 to 1,024) as come in that time: of several responders, or
+    /// several of one. Returns once the request is stored.
+    ///
+    /// # Errors
+    ///
+    /// As for [`request`](Self::request).
+    pub async fn request_many(
+        &self,
+        message: impl Into<OutgoingMessage>,
+        wait: Duration,
+        replies: u32,
+    ) -> Result<Replies, RequestError> {
+        request::request(&self.shared, message.into(), wait, replies).await
+    }
+
+    /// Takes requests from a queue and replies to them: a subscriber and a publisher.
+    ///
+    /// # Errors
+    ///
+    /// [`RespondError`] where there is no stream left, the router refuses, or the connection is lost meanwhile.
+    pub async fn respond(&self, subscribe: Subscribe) -> Result<Responder, RespondError> {
+        Responder::open(self.shared.clone(), subscribe).await
     }
 
     /// Calls an admin method (`queue.list`, `queue.show`, …) with its arguments, an object.

@@ -25,6 +25,9 @@
 //! what it has, where it had it within its dedup window; a publisher with a [name](PublisherOptions::name) needs neither
 //! ids nor a window. Subscribers subscribe again, and what they held comes to them, or to others, once more.
 //!
+//! **Requests.** [`Client::request`] publishes a message and waits for its reply; [`Client::respond`] takes requests from
+//! a queue and replies. A request is not repeated when the connection is lost, since it may have been worked on.
+//!
 //! **Bounds.** Nothing here grows without a limit: a publisher holds so many unanswered messages, a subscriber so many
 //! deliveries, and who asks for more waits.
 //!
@@ -43,6 +46,8 @@ mod error;
 mod link;
 mod message;
 mod publisher;
+mod request;
+mod responder;
 mod retry;
 mod stream;
 mod subscriber;
@@ -57,6 +62,8 @@ pub use message::OutgoingMessage;
 pub use publisher::{PendingReceipt, Position, PublishError, Publisher, PublisherOptions, Receipt, ReceiptError};
 pub use quipu_protocol::code::Code;
 pub use quipu_protocol::{Headers, Key, Message, MessageError, MessageId, Subject};
+pub use request::{Replies, RequestError};
+pub use responder::{Asked, Replied, ReplyError, RespondError, Responder};
 pub use stream::OpenError;
 pub use subscriber::{Delivery, Mode, SettleError, Settled, Start, Subscribe, SubscribeError, Subscriber, Why};
 pub use tls::{IdentityError, TrustError};

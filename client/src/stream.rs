@@ -260,12 +260,12 @@ async fn read_frame(receive: &mut RecvStream, buffer: &mut BytesMut) -> Result<O
     }
 }
 
-/// A stream in use. The session waits for it before it says goodbye.
+/// A stream in use. The session waits for it before it says goodbye, unless it was [left out](Stream::not_waited_for).
 pub(crate) struct Stream {
     pub(crate) writer: FrameWriter,
     pub(crate) frames: Frames,
     pub(crate) session: Session,
-    _in_use: TaskTrackerToken,
+    _in_use: Option<TaskTrackerToken>,
 }
 
 impl Stream {
@@ -281,7 +281,12 @@ impl Stream {
         writer.push(first);
         let written = tokio::time::timeout(wait, writer.write_all()).await;
         written.map_err(|_| OpenError::TimedOut(wait))?.map_err(|e| OpenError::Disconnected(e.to_string()))?;
-        Ok(Self { writer, frames: Frames::new(receive), session: session.clone(), _in_use: in_use })
+        Ok(Self { writer, frames: Frames::new(receive), session: session.clone(), _in_use: Some(in_use) })
+    }
+
+    /// A session that ends does not wait for it: whoever has it may not look at it for a long time.
+    pub(crate) fn not_waited_for(self) -> Self {
+        Self { _in_use: None, ..self }
     }
 
     /// The router's first frame, with error frames told apart.

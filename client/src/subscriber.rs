@@ -165,6 +165,7 @@ type Answer = oneshot::Sender<Result<Settled, SettleError>>;
 enum Command {
     Settle { stream: u64, token: u64, verdict: Verdict, answer: Option<Answer> },
     Flush(oneshot::Sender<()>),
+    Seek(u64),
 }
 
 impl Subscribe {
@@ -214,6 +215,17 @@ impl Subscriber {
         let (done, answer) = oneshot::channel();
         self.commands.send(Command::Flush(done)).await.map_err(|_| SettleError::Closed)?;
         answer.await.map_err(|_| SettleError::Closed)
+    }
+
+    /// Lets the subscription go on at this offset, for all its consumers: back, and messages come again; ahead, and those
+    /// between are passed over. What is in hand settles to [`Settled::Stale`] from then on, and deliveries that are on
+    /// their way may still come first. Comes back once it is on its way; lost with its connection, nothing is changed.
+    ///
+    /// # Errors
+    ///
+    /// [`SubscribeError::Lost`] where the subscriber works no more.
+    pub async fn seek(&self, offset: u64) -> Result<(), SubscribeError> {
+        self.commands.send(Command::Seek(offset)).await.map_err(|_| Lost::Closed.into())
     }
 
     /// Sends the outstanding settlements, waits for their answers, and gives back what is not settled.

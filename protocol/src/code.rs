@@ -51,6 +51,10 @@ pub enum Code {
     PluginFailed = 41,
     /// A message before this one was refused, and its publisher is to stop at that until it resumes.
     Stopped = 42,
+    /// A reply to an inbox that is no more: its request is answered, given up, or lost with its connection.
+    NoInbox = 43,
+    /// A request got no reply, or not all that it asked for, within its time.
+    NoReply = 44,
 
     /// There is no such queue.
     UnknownQueue = 48,
@@ -67,7 +71,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Internal,
         Self::Protocol,
         Self::TooLarge,
@@ -90,6 +94,8 @@ impl Code {
         Self::RetryLater,
         Self::PluginFailed,
         Self::Stopped,
+        Self::NoInbox,
+        Self::NoReply,
         Self::UnknownQueue,
         Self::UnknownSubscription,
         Self::NoDeadLetter,
@@ -149,6 +155,7 @@ mod tests {
         assert!(
             ![Code::Fenced, Code::ModeMismatch, Code::Rejected, Code::PluginFailed, Code::Stopped]
                 .into_iter()
+                .chain([Code::NoInbox, Code::NoReply])
                 .any(Code::is_retryable)
         );
     }

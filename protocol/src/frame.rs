@@ -196,10 +196,20 @@ bodies! {
     36 Settled, &[];
     37 Seek, &[];
     38 Notice, &[];
-    // 48 to 55 are kept for requests and replies.
+    48 Request, &[];
+    49 Requested, &[Nested::Message { field: 1, inner: RESULT }];
+    50 Reply, &[];
+    // 51 to 55 are kept for requests and replies.
     64 AdminCall, &[];
     65 AdminAnswer, &[];
     // 80 to 87 are kept for datagrams.
+}
+
+impl Body {
+    fn carries_payload(&self) -> bool {
+        let of_messages = matches!(self, Self::Publish(_) | Self::Deliver(_) | Self::Request(_) | Self::Reply(_));
+        of_messages || matches!(self, Self::AdminCall(_) | Self::AdminAnswer(_))
+    }
 }
 
 /// A frame: its header and, for the types that carry one, a payload.
@@ -207,7 +217,7 @@ bodies! {
 pub struct Frame {
     /// The header.
     pub body: Body,
-    /// Empty but for `Publish`, `Deliver`, `AdminCall` and `AdminAnswer`.
+    /// Empty but for `Publish`, `Deliver`, `Request`, `Reply`, `AdminCall` and `AdminAnswer`.
     pub payload: Bytes,
 }
 
@@ -224,8 +234,7 @@ impl Frame {
     /// [`FrameError`] where the type is unknown or the header does not fit it.
     pub fn decode(raw: RawFrame) -> Result<Option<Self>, FrameError> {
         let Some(body) = Body::decode(raw.kind, raw.header)? else { return Ok(None) };
-        let carries = matches!(body, Body::Publish(_) | Body::Deliver(_) | Body::AdminCall(_) | Body::AdminAnswer(_));
-        if !carries && !raw.payload.is_empty() {
+        if !body.carries_payload() && !raw.payload.is_empty() {
             return Err(FrameError::Payload(raw.kind));
         }
         Ok(Some(Self { body, payload: raw.payload }))

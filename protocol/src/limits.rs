@@ -41,5 +41,9 @@ pub const PUBLISHER_NAME_BYTES_MAX: usize = 255;
 /// Most sequences before a named publisher's last one of which the router remembers that they were refused; hence the
 /// most that it lets be under way.
 pub const PUBLISHER_REFUSED_MAX: usize = 4_096;
+/// Most replies that one request may ask for.
+pub const REPLIES_MAX: u32 = 1_024;
+/// Longest time that a request may wait for replies, in milliseconds: 1 hour.
+pub const REQUEST_MS_MAX: u64 = 60 * 60 * 1_000;
 /// Longest time to settle that an extension may ask for, in milliseconds: 12 hours.
 pub const EXTEND_MS_MAX: u64 = 12 * 60 * 60 * 1_000;

@@ -36,6 +36,11 @@ impl SubjectPattern {
         Self(subject.as_str().into())
     }
 
+    /// Whether it names the inboxes of requests, which no queue and no route takes.
+    pub fn is_of_inboxes(&self) -> bool {
+        self.0.split('.').next() == Some("$inbox")
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{SUBJECT_BYTES_MAX, SUBJECT_TOKENS_MAX};
 
+/// What the subjects of inboxes begin with.
+const INBOX_PREFIX: &str = "$inbox.";
+
 /// A subject: 1 to 16 tokens of letters, digits, `-` and `_`, joined by dots; at most 255 bytes.
 ///
 /// A first token that begins with `$` marks the router's own subjects. Cloning is cheap.
@@ -68,6 +71,20 @@ impl Subject {
     /// The tokens between the dots.
     pub fn tokens(&self) -> impl Iterator<Item = &str> {
         self.0.split('.')
+    }
+
+    /// The inbox of a request, by a token that nobody can guess: whoever knows the subject may reply.
+    ///
+    /// # Errors
+    ///
+    /// [`SubjectError`] where the token is none.
+    pub fn inbox(token: &str) -> Result<Self, SubjectError> {
+        Self::new(&format!("{INBOX_PREFIX}{token}"))
+    }
+
+    /// Whether this is the inbox of a request. What is published there is handed to who asked, and never stored.
+    pub fn is_inbox(&self) -> bool {
+        self.0.starts_with(INBOX_PREFIX)
     }
 
     /// Whether this is one of the router's own subjects, which no pattern reaches unless it names the `$` token.
@@ -137,6 +154,16 @@ mod tests {
         for good in ["a", "orders.eu.created", "a-b_C.9", "$quipu.dead", &["t"; 16].join("."), &"x".repeat(255)] {
             assert_eq!(Subject::new(good).map(String::from), Ok(good.to_owned()));
         }
+    }
+
+    #[test]
+    fn inboxes_are_the_routers_own() {
+        let inbox = Subject::inbox("0af3").expect("a subject");
+        assert_eq!((inbox.as_str(), inbox.is_inbox(), inbox.is_internal()), ("$inbox.0af3", true, true));
+        for other in ["inbox.a", "$inbox", "$inboxes.a", "$quipu.inbox"] {
+            assert!(!Subject::new(other).expect("a subject").is_inbox(), "{other}");
+        }
+        assert!(Subject::inbox("").is_err());
     }
 
     #[test]

@@ -108,8 +108,22 @@ fn subscription_any() -> impl Strategy<Value = Frame> {
     ]
 }
 
+fn request_any() -> impl Strategy<Value = Frame> {
+    prop_oneof![
+        (bytes_any(300), any::<u64>(), any::<u32>(), bytes_any(2000)).prop_map(
+            |(message, timeout_ms, replies_max, payload)| {
+                Frame::with_payload(proto::Request { message, timeout_ms, replies_max }, payload)
+            }
+        ),
+        (prop::option::of(result_any()), ".{0,40}")
+            .prop_map(|(result, inbox)| proto::Requested { result, inbox }.into()),
+        (bytes_any(300), bytes_any(2000))
+            .prop_map(|(message, payload)| Frame::with_payload(proto::Reply { message }, payload)),
+    ]
+}
+
 fn frame_any() -> impl Strategy<Value = Frame> {
-    prop_oneof![control_any(), publisher_any(), subscription_any()]
+    prop_oneof![control_any(), publisher_any(), subscription_any(), request_any()]
 }
 
 /// Decodes all frames in the bytes, with messages and what they carry; asserts the bound on what that allocates.
@@ -242,7 +256,7 @@ fn unknown_types_are_ignored_from_128_up_and_refused_below() {
     let raw = |kind| RawFrame { kind, header: Bytes::new(), payload: Bytes::new() };
     assert_eq!(Frame::decode(raw(128)), Ok(None));
     assert_eq!(Frame::decode(raw(255)), Ok(None));
-    for reserved in [0, 9, 20, 48, 80, 127] {
+    for reserved in [0, 9, 20, 51, 80, 127] {
         assert_eq!(Frame::decode(raw(reserved)), Err(FrameError::UnknownType(reserved)));
     }
     let ping = RawFrame { kind: 3, header: Bytes::new(), payload: Bytes::from_static(b"x") };

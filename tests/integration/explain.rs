@@ -259,3 +259,78 @@ async fn what_became_of_a_message_is_told_from_its_publish_to_its_settlement() {
     assert!(said.contains("trace: off"), "{said}");
     assert_eq!((gone.status.code(), said.contains("route clean")), (Some(1), false), "off, all of it goes: {said}");
 }
+
+const STANDING: &str = r#"
+[queue.raw]
+subjects = ["door.>"]
+[queue.out]
+[plugin.trap]
+file = "trap.wasm"
+[[route]]
+name = "door"
+on = "door.>"
+plugins = [{ name = "filter-json", config = { field = "n", at_least = 2, missing = "reject" } }]
+to = ["out"]
+[[route]]
+name = "guard"
+on = "guard"
+broken_after = 1
+plugins = [{ name = "trap" }]
+to = ["out"]
+[[route]]
+name = "waits"
+from = "raw"
+plugins = [{ name = "later" }]
+to = ["out"]
+[[route]]
+name = "breaks"
+from = "raw"
+broken_after = 1
+plugins = [{ name = "trap" }]
+to = ["out"]
+"#;
+
+#[tokio::test]
+async fn inline_held_and_broken_routes_are_explained_as_they_are() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("trap.wasm"), wasm("trap", "(unreachable)")).expect("written");
+    let server = TestServer::start_in(QUIPU, STANDING, directory).await;
+    let client = server.client().await;
+    let ends = async |arguments: &[&str]| -> Vec<String> {
+        let said = json_of(&server, &[&["explain"], arguments].concat()).await;
+        let ends = said["ends"].as_array().expect("ends").clone();
+        ends.iter().map(|end| format!("{}: {}", end["how"], end["text"]).replace('"', "")).collect()
+    };
+    assert_eq!(
+        ends(&["door.a", "--message", "{}"]).await,
+        ["refused: the publisher gets reject: n absent; nothing is stored"]
+    );
+    // What the inline route makes of it, and the queue's routes: one has no plugin yet, the other fails.
+    let passed = ends(&["door.a", "--message", "{\"n\":3}"]).await;
+    let has = |part: &str| passed.iter().any(|end| end.contains(part));
+    assert!(has("queue: out, which nobody reads yet"), "{passed:?}");
+    assert!(
+        has("waits: in raw: route waits is held: ") && has("dead-letter: raw-dead, after 5 attempts"),
+        "{passed:?}"
+    );
+
+    // Each breaks with its first message.
+    let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
+    publisher.publish(OutgoingMessage::new("raw", "{}")).await.expect("sent").await.expect("stored");
+    publisher.publish(OutgoingMessage::new("guard", "{}")).await.expect("sent").await.expect_err("it traps");
+    soon("a broken route", async {
+        while !server
+            .cli(&["route", "list"])
+            .await
+            .lines()
+            .any(|line| line.starts_with("breaks") && line.contains("broken"))
+        {}
+    })
+    .await;
+    let broken = ends(&["door.a", "--message", "{\"n\":3}"]).await;
+    assert!(broken.iter().any(|end| end.starts_with("waits: route breaks is broken now: ")), "{broken:?}");
+    let guard = ends(&["guard"]).await;
+    assert_eq!(guard.len(), 1, "{guard:?}");
+    assert!(guard[0].starts_with("refused: route guard is broken: "), "{guard:?}");
+    assert!(guard[0].ends_with("the publisher is told to try again later"), "{guard:?}");
+}

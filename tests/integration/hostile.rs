@@ -432,16 +432,16 @@ const fn made(name: &'static str, file: fn() -> Vec<u8>, says: &'static str) -> 
 const NO_HANDLER: &str = "does not export `quipu:plugin/handler@0.1.0";
 
 const REFUSED: [Refused; 42] = [
-    refused("start-loop", "plugin ran over 100 ms"),
+    refused("start-loop", "plugin ran over 1000 ms"),
     refused("start-trap", "plugin trapped: wasm `unreachable`"),
     refused("start-memory", "memory limit of 64 MiB reached"),
-    refused("configure-loop", "plugin ran over 100 ms"),
+    refused("configure-loop", "plugin ran over 1000 ms"),
     refused("configure-trap", "plugin trapped: wasm `unreachable`"),
     refused("configure-reads", "no message in hand"),
     refused("configure-emits", "no message in hand"),
     refused("configure-floods", "more than 100000 calls of the router"),
     refused("configure-garbage", "invalid utf-8"),
-    Refused { name: "configure-loop", file: File::Act, says: "plugin ran over 100 ms" },
+    Refused { name: "configure-loop", file: File::Act, says: "plugin ran over 1000 ms" },
     Refused { name: "configure-error", file: File::Act, says: "refuses its configuration: act: refused, as asked" },
     Refused { name: "configure-panic", file: File::Act, says: "said by the guest in configure" },
     refused("memory-initial", "memory limit of 64 MiB reached"),
@@ -490,19 +490,26 @@ fn cut(mut whole: Vec<u8>) -> Vec<u8> {
     whole
 }
 
+impl Refused {
+    fn file(&self, directory: &Path) -> PathBuf {
+        match self.file {
+            File::Text => files::from_text(self.name, directory),
+            File::Act => PathBuf::from(HOSTILE_WASM),
+            File::Made(bytes) => files::write(self.name, directory, &bytes()),
+            File::Endless => files::endless(directory),
+        }
+    }
+}
+
 /// A file that crashed the router would end `check` by a signal, without a word of what is wrong.
 #[tokio::test]
 async fn files_that_are_no_plugins_are_refused_by_what_is_wrong_with_them() {
-    for Refused { name, file, says } in &REFUSED {
+    for row in &REFUSED {
+        let Refused { name, says, .. } = row;
         let directory = tempfile::tempdir().expect("a directory");
-        let file = match file {
-            File::Text => files::from_text(name, directory.path()),
-            File::Act => PathBuf::from(HOSTILE_WASM),
-            File::Made(bytes) => files::write(name, directory.path(), &bytes()),
-            File::Endless => files::endless(directory.path()),
-        };
+        let file = row.file(directory.path());
         let config = format!(
-            "[queue.in]\n[queue.out]\n[plugin.p]\nfile = {file:?}\ndeadline = \"100ms\"\n\
+            "[queue.in]\n[queue.out]\n[plugin.p]\nfile = {file:?}\ndeadline = \"1s\"\n\
              [[route]]\nname = \"r\"\nfrom = \"in\"\nplugins = [{{ name = \"p\", config = {{ act = {name:?} }} }}]\nto = [\"out\"]\n"
         );
         std::fs::write(directory.path().join("quipu.toml"), config).expect("written");
@@ -511,6 +518,67 @@ async fn files_that_are_no_plugins_are_refused_by_what_is_wrong_with_them() {
         assert!(said.contains(says), "{name}: {said}");
         assert!(said.len() < 4 << 10, "{name}: {} bytes", said.len());
     }
+}
+
+/// The same files for a router at work: it takes none of them in, names what is wrong, and serves what it served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_that_are_no_plugins_are_not_deployed_and_what_serves_goes_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let forwards = files::write("forwards", directory.path(), &files::wat(FORWARDS));
+    let mut config = format!("[queue.in]\n[queue.out]\n[plugin.p]\nfile = {forwards:?}\ndeadline = \"1s\"\n");
+    let acts = || REFUSED.iter().filter(|row| matches!(row.file, File::Act)).map(|row| row.name);
+    for act in acts().chain(["r"]) {
+        // Only the last reads what is published.
+        let from = if act == "r" { "in".to_owned() } else { format!("in-{act}") };
+        if act != "r" {
+            writeln!(config, "[queue.{from}]").expect("a text");
+        }
+        write!(
+            config,
+            "[[route]]\nname = {act:?}\nfrom = {from:?}\nto = [\"out\"]\n\
+             plugins = [{{ name = \"p\", config = {{ act = {act:?} }} }}]\n"
+        )
+        .expect("a text");
+    }
+    let server = TestServer::start_in(QUIPU, &config, directory).await;
+    let served = server.cli(&["route", "list", "--json"]).await;
+    for (n, row) in REFUSED.iter().enumerate() {
+        let (Refused { name, says, .. }, tag) = (row, n.to_string());
+        let file = row.file(server.directory());
+        let push = ["plugin", "push", file.to_str().expect("text"), "--name", "p", "--tag", &tag];
+        let mut output = server.cli_output(&push).await;
+        if output.status.success() {
+            let route = if matches!(row.file, File::Act) { name } else { "r" };
+            output = server.cli_output(&["plugin", "deploy", &format!("p@{tag}"), "--route", route]).await;
+        }
+        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+        // By its size alone a file is refused before it is sent.
+        let says = if matches!(*name, "empty" | "endless") { "a plugin has 1 to 67108864" } else { says };
+        assert!(said.contains(says), "{name}: {said}");
+    }
+    assert_eq!(plugins_of(&server.cli(&["route", "list", "--json"]).await), plugins_of(&served));
+    let client = server.client().await;
+    publish_to(&client, 3).await;
+    let mut subscriber = client.subscribe(Subscribe::new("out", "s")).await.expect("a subscriber");
+    for n in 0..3 {
+        let delivery = soon("a delivery", subscriber.next()).await.expect("open").expect("a delivery");
+        assert_eq!(delivery.message.payload, n.to_string());
+    }
+}
+
+/// The least that a plugin can be.
+const FORWARDS: &str = r#"(module
+  (memory (export "memory") 1)
+  (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 8192))
+  (func (export "quipu:plugin/handler@0.1.0#configure") (result i32) (i32.const 0))
+  (func (export "quipu:plugin/handler@0.1.0#process") (result i32) (i32.const 0)))"#;
+
+/// Which files the routes serve.
+fn plugins_of(listing: &str) -> Vec<Value> {
+    let listing: Value = serde_json::from_str(listing).expect("JSON");
+    let routes = listing["routes"].as_array().expect("routes");
+    routes.iter().map(|route| route["plugins"][0]["digest"].clone()).collect()
 }
 
 /// What is in the folder is tried, and what is tried is there.

@@ -1,12 +1,14 @@
 //! The router as its users meet it: the real binary, over real QUIC, on a real disk, with plugins built from source.
 
 mod access;
+mod author;
 mod bad_input;
 mod commands;
 mod crash;
 mod credit;
 mod demo;
 mod disk;
+mod examples;
 mod explain;
 mod hostile;
 mod inline;
@@ -16,6 +18,7 @@ mod memory;
 mod operations;
 mod plugins;
 mod publishers;
+mod requests;
 mod shell;
 mod shutdown;
 mod subscriptions;

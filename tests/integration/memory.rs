@@ -14,6 +14,7 @@ const CONFIG: &str = r#"memory = "16MiB"
 sessions = 8
 publishers = 8
 consumers = 4
+requests = 4
 connection_window = "1MiB"
 message = "1MiB"
 ingest = "16MiB"

@@ -145,3 +145,36 @@ async fn what_is_not_settled_in_time_expires_and_what_is_extended_does_not() {
     // Clamped by the library, or refused by the router: never taken as it is.
     assert!(matches!(extended, Ok(()) | Err(SettleError::Refused(_))), "{extended:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_seeks_and_what_it_had_is_stale() {
+    let server = TestServer::start(QUIPU, "[queue.q]\nretention = \"log\"\n").await;
+    let client = server.client().await;
+    publish(&client, numbered(10)).await;
+    let mut subscriber = client.subscribe(Subscribe { prefetch: 1, ..Subscribe::new("q", "s") }).await.expect("one");
+    for expected in 0..4 {
+        let delivery = next(&mut subscriber).await;
+        assert_eq!(number(&delivery), expected);
+        assert_eq!(delivery.ack().await, Ok(Settled::Committed));
+    }
+    let held = next(&mut subscriber).await;
+    assert_eq!(number(&held), 4);
+    for (offset, crossing) in [(2, 5..10), (8, 3..8)] {
+        subscriber.seek(offset).await.expect("sent");
+        // What was on its way comes first, and is stale.
+        loop {
+            let delivery = next(&mut subscriber).await;
+            if delivery.offset == offset {
+                assert_eq!(delivery.ack().await, Ok(Settled::Committed));
+                break;
+            }
+            assert!(crossing.contains(&number(&delivery)), "{}", number(&delivery));
+            assert_eq!(delivery.ack().await, Ok(Settled::Stale));
+        }
+    }
+    assert_eq!(held.ack().await, Ok(Settled::Stale));
+    assert_eq!(number(&next(&mut subscriber).await), 9);
+    subscriber.close().await.expect("closed");
+    let ledger = server.cli(&["ledger"]).await;
+    assert!(ledger.contains("q"), "{ledger}");
+}

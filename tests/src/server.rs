@@ -67,13 +67,26 @@ impl TestServer {
     ///
     /// Where it cannot connect.
     pub async fn client(&self) -> Client {
-        let config = ClientConfig {
+        soon("connecting", Client::connect(self.client_config())).await.expect("connected")
+    }
+
+    fn client_config(&self) -> ClientConfig {
+        ClientConfig {
             server: self.address.clone(),
             trust: Trust::CertificateFile(self.certificate()),
             name: "test".into(),
             reconnect: Reconnect { delay_max: Duration::from_millis(200), ..Reconnect::default() },
             ..ClientConfig::default()
-        };
+        }
+    }
+
+    /// As [`TestServer::client`], for who has this token.
+    ///
+    /// # Panics
+    ///
+    /// Where it cannot connect.
+    pub async fn client_as(&self, token: &str) -> Client {
+        let config = ClientConfig { token: Some(token.into()), ..self.client_config() };
         soon("connecting", Client::connect(config)).await.expect("connected")
     }
 

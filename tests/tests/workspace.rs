@@ -15,7 +15,7 @@ const FLOORS: [(&str, u8); 6] = [
 ];
 
 /// Folders of crates that are compiled into plugins, and those in them that are not.
-const GUESTS: [&str; 3] = ["plugin-sdk/", "plugins/", "tests/guests/"];
+const GUESTS: [&str; 4] = ["plugin-sdk/", "plugins/", "tests/guests/", "examples/orders/plugin/"];
 const NO_GUESTS: [&str; 2] = ["quipu-plugin-artifacts", "quipu-plugin-builder"];
 
 fn packages() -> BTreeMap<String, Package> {

@@ -189,7 +189,7 @@ impl Driver {
                 }
                 more = self.commands.recv_many(&mut commands, COMMANDS_AT_ONCE), if room && !phase.drained && !phase.ended => {
                     phase.drained |= more == 0;
-                    commands.drain(..).for_each(|command| self.command(command));
+                    commands.drain(..).for_each(|command| self.command(command, &mut stream));
                 }
                 _ = &mut leaving, if !phase.stopping => phase.stopping = true,
                 () = self.inbox.changed(), if !phase.stopping => {}
@@ -222,9 +222,10 @@ impl Driver {
         }
     }
 
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, command: Command, stream: &mut Stream) {
         match command {
-            Command::Settle { stream, token, verdict, answer } if stream == self.number => {
+            Command::Seek(offset) => stream.writer.push(proto::Seek { offset }),
+            Command::Settle { stream: number, token, verdict, answer } if number == self.number => {
                 self.ledger.settle(token, verdict, answer);
             }
             Command::Settle { answer, .. } => tell(answer, Ok(Settled::Stale)),
@@ -307,6 +308,7 @@ impl Driver {
                     Some(Command::Settle { answer, .. }) => tell(answer, Ok(Settled::Stale)),
                     // Nothing is outstanding. Who asked may wait no longer.
                     Some(Command::Flush(done)) => drop(done.send(())),
+                    Some(Command::Seek(_)) => {}
                     None => return Ok(None),
                 },
             }

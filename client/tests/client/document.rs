@@ -58,6 +58,8 @@ fn every_limit_is_in_the_table() {
         ("Elements in a frame's header", limits::FRAME_ELEMENTS_MAX),
         ("Results in a `Receipt`", limits::RECEIPT_RESULTS_MAX),
         ("Tokens in a `Settle`", limits::SETTLE_TOKENS_MAX),
+        ("Replies to a request", limits::REPLIES_MAX.try_into().expect("fits")),
+        ("Time that a request waits for replies, ms", limits::REQUEST_MS_MAX.try_into().expect("fits")),
         ("Error text, reason, notice, bytes", limits::TEXT_BYTES_MAX),
         ("Name of a publisher, bytes", limits::PUBLISHER_NAME_BYTES_MAX),
         ("Sequences of a named publisher under way", limits::PUBLISHER_REFUSED_MAX),

@@ -6,5 +6,6 @@ mod document;
 mod leaving;
 mod named;
 mod publishing;
+mod requesting;
 mod router;
 mod subscribing;

@@ -16,6 +16,8 @@ pub const DEDUP_ID_BYTES: usize = crate::dedup::ENTRY_LEN + 12;
 pub const FLIGHT_BYTES: usize = 100;
 /// What a queue in memory alone holds where nothing else is said.
 pub const MEMORY_QUEUE_BYTES: u64 = crate::plan::MEMORY_QUEUE_BYTES;
+/// Replies that wait for who asked, in all inboxes.
+pub const INBOX_BYTES: u64 = crate::inbox::ALL_BYTES;
 /// All records of the router together, with their keys and 64 bytes each.
 pub const RECORDS_BYTES: usize = 64 << 20;
 /// One record.

@@ -19,6 +19,7 @@ use crate::checkpoint::{Begun, Checkpoints, Frozen, Written};
 use crate::commit::{QueueId, SubscriptionId};
 use crate::delivery::{ConsumerId, Delivery as Deliverer, Event};
 use crate::disk::Disk;
+use crate::inbox::Inboxes;
 use crate::journal::{JournalError, RECORD_ALIGN};
 use crate::plan::{COMMIT_BYTES, Planned, PublishError, Settlement};
 use crate::request::{Answer, Gathered, Reply, Request, Sink};
@@ -112,6 +113,8 @@ pub(crate) struct Engine {
     gathered: VecDeque<Gathered>,
     gathered_bytes: usize,
     blocked: Blocked,
+    /// Where replies go; nothing of it lasts.
+    inboxes: Inboxes,
     writing: Option<Writing>,
     body_bytes_max: usize,
     /// Sequence of the last record in the state.
@@ -185,6 +188,7 @@ impl Engine {
             gathered: VecDeque::new(),
             gathered_bytes: 0,
             blocked: Blocked::default(),
+            inboxes: Inboxes::default(),
             writing: None,
             body_bytes_max: parts.body_bytes_max,
             applied: parts.sequence,
@@ -262,6 +266,8 @@ impl Engine {
                 self.tell(now, consumer, Event::Leave(consumer));
                 self.consumers.remove(&consumer);
             }
+            Request::OpenInbox { subject, most, reply } => reply.give(Ok(self.inboxes.open(subject, most))),
+            Request::CloseInbox { subject } => self.inboxes.close(&subject),
             Request::Describe { reply } => reply.give(Ok(self.describe())),
             Request::Stop { reply } => {
                 self.stopping.get_or_insert_default().push(reply);
@@ -383,6 +389,7 @@ impl Engine {
         tracing::error!(%why, "the store has failed");
         let failed = StoreFailed(why.into());
         self.failed = Some(failed.clone());
+        self.inboxes.clear();
         let answers = self.writing.take().map(|writing| writing.answers);
         answers.into_iter().flatten().for_each(|answer| answer.refuse(failed.clone()));
         let waiting = self.blocked.take_all().chain(std::mem::take(&mut self.gathered));

@@ -119,4 +119,5 @@ fn look(source: &Source, found: &mut Found, problems: &mut Problems, report: &mu
     }
     report.publishers = state.publishers.count();
     report.message_ids = state.dedup.ids();
+    report.noted = state.records.with_prefix("").map(|(key, _)| key.clone()).collect();
 }

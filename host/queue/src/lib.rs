@@ -17,6 +17,7 @@ mod dedup;
 pub mod delivery;
 pub mod disk;
 mod engine;
+mod inbox;
 mod inspect;
 pub mod journal;
 mod legacy;
@@ -32,6 +33,7 @@ mod store;
 
 pub use commit::{Durability, Mode, Offset, OnFull, Outcome, QueueLimits, Retention, Stored};
 pub use delivery::{ConsumerId, Token, Why};
+pub use inbox::{Inbox, InboxMessage};
 pub use inspect::{InspectError, Problem, QueueReport, Report, inspect};
 pub use owner::now_ms;
 pub use plan::{

@@ -5,6 +5,7 @@
 
 mod change;
 mod define;
+mod destination;
 mod publish;
 mod redrive;
 mod retain;
@@ -19,6 +20,7 @@ use bytes::Bytes;
 use crate::commit::{
     Commit, DedupKey, Durability, Offset, Operation, Payload, QueueDefinition, QueueId, Stored, SubscriptionId,
 };
+use crate::inbox::{self, Inboxes};
 use crate::state::{Bodies, Publisher, Queue, State};
 
 pub(crate) use change::{Change, ChangeError, Changed};
@@ -45,6 +47,8 @@ const PLACE_BYTES: usize = 16;
 pub(crate) struct Plan<'a> {
     state: &'a mut State,
     bodies: &'a dyn Bodies,
+    /// Where replies go; none: there are no inboxes.
+    inboxes: Option<&'a mut Inboxes>,
     time_ms: u64,
     /// No publish is stored: the disk has no room.
     disk_is_full: bool,
@@ -73,6 +77,8 @@ pub(crate) struct Planned {
     pub(crate) commit: Commit,
     /// Of queues that are in memory alone; applied after the commit.
     pub(crate) volatile: Vec<Operation>,
+    /// For inboxes, once the commit is as durable as promised.
+    pub(crate) replies: Vec<inbox::Planned>,
     /// Whether somebody waits for it to be synced.
     pub(crate) needs_sync: bool,
 }
@@ -109,6 +115,7 @@ impl<'a> Plan<'a> {
         Self {
             state,
             bodies,
+            inboxes: None,
             time_ms,
             disk_is_full: false,
             planned: Planned::default(),
@@ -123,6 +130,11 @@ impl<'a> Plan<'a> {
             subscriptions_made: HashMap::new(),
             emptied: None,
         }
+    }
+
+    /// With inboxes, to which what is published and what settlements send may go.
+    pub(crate) fn with_inboxes(self, inboxes: &'a mut Inboxes) -> Self {
+        Self { inboxes: Some(inboxes), ..self }
     }
 
     /// Refuses every publish from here on.

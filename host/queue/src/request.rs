@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use quipu_protocol::Subject;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::Checkpoints;
 use crate::commit::{DedupKey, Mode, Offset, Outcome, QueueId, SubscriptionId};
 use crate::delivery::{ConsumerId, Token};
+use crate::inbox::InboxMessage;
 use crate::plan::{
     Attempted, Change, ChangeError, Changed, DefineQueueError, Finish, NewEpoch, Output, Plan, PublishError, Published,
     QueueSettings, Receipt, Redrive, Redriven, Run, Settle, SettleError, Settlement, Settler,
@@ -75,6 +77,15 @@ pub(crate) enum Request {
     },
     Leave {
         consumer: ConsumerId,
+    },
+    /// An inbox that takes so many replies.
+    OpenInbox {
+        subject: Subject,
+        most: u32,
+        reply: Reply<Result<mpsc::Receiver<InboxMessage>, StoreFailed>>,
+    },
+    CloseInbox {
+        subject: Subject,
     },
     Redrive {
         redrive: Redrive,
@@ -508,7 +519,8 @@ impl Request {
             Self::Known { reply, .. } => reply.give(Err(failed)),
             Self::Page { reply, .. } => reply.give(Err(failed)),
             Self::Describe { reply } => reply.give(Err(failed)),
-            Self::Credit { .. } | Self::Leave { .. } => {}
+            Self::OpenInbox { reply, .. } => reply.give(Err(failed)),
+            Self::Credit { .. } | Self::Leave { .. } | Self::CloseInbox { .. } => {}
         }
     }
 }

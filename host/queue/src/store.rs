@@ -11,11 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use quipu_protocol::Subject;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::checkpoint::CheckpointError;
 use crate::commit::{Mode, Offset, Stored};
 use crate::delivery::{ConsumerId, Token, Why};
+use crate::inbox::Inbox;
 use crate::journal::{JournalConfig, RecoverError};
 use crate::plan::{
     DefineQueueError, Plan, PublishError, Published, QueueSettings, Receipt, Redrive, Redriven, Settle, SettleError,
@@ -275,6 +277,20 @@ impl Store {
             paused: joined.paused,
             requests: self.requests.clone(),
         })
+    }
+
+    /// Opens the inbox of this subject, which must be one ([`Subject::is_inbox`]) and nobody else's: it takes so many
+    /// replies, of messages that are published there and of outputs, and refuses those that come after. Nothing of it is
+    /// durable. At most 64 replies and a mebibyte of them wait to be read, and 64 MiB in all inboxes together; past that
+    /// who replies is told to try later.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailed`].
+    pub async fn inbox(&self, subject: Subject, most: u32) -> Result<Inbox, StoreFailed> {
+        let of = subject.clone();
+        let replies = ask(&self.requests, |reply| Request::OpenInbox { subject: of, most, reply }).await??;
+        Ok(Inbox::new(subject, replies, self.requests.clone()))
     }
 
     /// What is there, by name, and how the store is. Also of a store that has failed.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use quipu_protocol::{Message, Subject, SubjectError};
 
-/// A subject whose text may hold `{subject.N}` (its Nth token, from 1), `{header.NAME}` and `{key}`.
+/// A subject whose text may hold `{subject.N}` (its Nth token, from 1), `{header.NAME}`, `{key}` and `{reply_to}`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Template {
     text: String,
@@ -19,6 +19,7 @@ enum Part {
     Token(usize),
     Header(String),
     Key,
+    ReplyTo,
 }
 
 /// Why a text is no template, or a message does not fit one.
@@ -28,7 +29,9 @@ pub enum TemplateError {
     #[error("`{0}`: a `{{` without its `}}`, or the other way round")]
     Brace(String),
     /// A hole of no known kind.
-    #[error("`{template}`: unknown placeholder {{{name}}}; there are {{subject.1}}, {{header.NAME}} and {{key}}")]
+    #[error(
+        "`{template}`: unknown placeholder {{{name}}}; there are {{subject.1}}, {{header.NAME}}, {{key}} and {{reply_to}}"
+    )]
     Placeholder {
         /// The whole text.
         template: String,
@@ -117,11 +120,19 @@ impl Template {
                     let key = message.key.as_ref().ok_or_else(|| absent("key".into()))?;
                     subject.push_str(&String::from_utf8_lossy(key.as_bytes()));
                 }
+                Part::ReplyTo => {
+                    let reply_to = message.reply_to.as_ref().ok_or_else(|| absent("reply_to".into()))?;
+                    subject.push_str(reply_to.as_str());
+                }
             }
         }
         let unfit = |source| TemplateError::Unfit { template: self.text.clone(), subject: subject.clone(), source };
+        // Where nothing else says so: a header is anybody's.
+        let may_be_inbox = matches!(self.parts[..], [Part::ReplyTo]);
         match Subject::new(&subject).map_err(unfit)? {
-            subject if subject.is_internal() => Err(TemplateError::Internal { template: self.text.clone(), subject }),
+            subject if subject.is_internal() && !(may_be_inbox && subject.is_inbox()) => {
+                Err(TemplateError::Internal { template: self.text.clone(), subject })
+            }
             subject => Ok(subject),
         }
     }
@@ -155,6 +166,7 @@ fn placeholder(template: &str, name: &str) -> Result<Part, TemplateError> {
     let unknown = || TemplateError::Placeholder { template: template.into(), name: name.into() };
     match name.split_once('.') {
         None if name == "key" => Ok(Part::Key),
+        None if name == "reply_to" => Ok(Part::ReplyTo),
         Some(("header", header)) if !header.is_empty() => Ok(Part::Header(header.into())),
         Some(("subject", n)) => match n.parse() {
             Ok(n) if n > 0 => Ok(Part::Token(n)),
@@ -188,6 +200,8 @@ mod tests {
         message.headers.add("bad", "a b").expect("a header");
         message.headers.add("own", "$quipu.x").expect("a header");
         message.key = Some(Key::new("k7").expect("a key"));
+        message.headers.add("inbox", "$inbox.1").expect("a header");
+        message.reply_to = Some(Subject::new("$inbox.1").expect("a subject"));
         let result = Template::new(template).and_then(|template| template.expand(&message));
         let text = result.map_or_else(|e| e.to_string(), |subject| subject.to_string());
         assert_eq!(text, expect, "{template}");
@@ -198,6 +212,7 @@ mod tests {
         check("a.b", "a.b");
         check("x.{subject.2}", "x.eu");
         check("{header.region}.{key}.n-{subject.3}", "alaska.k7.n-created");
+        check("{reply_to}", "$inbox.1");
     }
 
     #[test]
@@ -206,10 +221,13 @@ mod tests {
         check("x.{header.net}", "`x.{header.net}`: the message has no header \"net\"");
         let own = "`{header.own}` becomes `$quipu.x`: subjects that begin with `$` are the router's own";
         check("{header.own}", own);
+        let inbox = "`{header.inbox}` becomes `$inbox.1`: subjects that begin with `$` are the router's own";
+        check("{header.inbox}", inbox);
         let unfit = "`x.{header.bad}` becomes \"x.a b\", which is no subject: subject \"x.a b\" has ' ' in it; \
                      a token is made of letters, digits, `-` and `_`";
         check("x.{header.bad}", unfit);
-        let unknown = "`{who}`: unknown placeholder {who}; there are {subject.1}, {header.NAME} and {key}";
+        let unknown = "`{who}`: unknown placeholder {who}; there are {subject.1}, {header.NAME}, {key} and \
+                       {reply_to}";
         check("{who}", unknown);
         check("{key", "`{key`: a `{` without its `}`, or the other way round");
         check("key}", "`key}`: a `{` without its `}`, or the other way round");

@@ -343,6 +343,12 @@ impl Work {
                 (End::Held, Settlement::Later { delay_ms })
             }
             (why, End::DeadLettered) => self.keep(delivery, &why),
+            // An inbox that is gone does not come back.
+            (why @ SettleError::NoInbox(_), _) => {
+                let (route, offset) = (&self.serving.chain.route, delivery.offset);
+                tracing::info!(route, %offset, %why, "dead-lettered");
+                self.dead_letter(why.to_string(), Vec::new())
+            }
             (why, _) => self.fail(delivery, why.to_string(), 0, Vec::new()),
         };
         self.send(incoming, (end, settlement, Vec::new()), slice);
@@ -486,6 +492,14 @@ mod tests {
         let slice = refuse(&mut work, vec![(letter, SettleError::NoDeadLetter("in".into()))]);
         assert_eq!(settlements(&slice), [Settlement::Park { delay_ms: STUCK_MS_MIN }]);
         assert_eq!(slice.sent[0].end, End::Retried);
+    }
+
+    #[test]
+    fn a_reply_that_comes_too_late_is_a_dead_letter_at_once() {
+        let inbox = quipu_protocol::Subject::inbox("1").expect("a subject");
+        let slice = refuse(&mut work(5), vec![(sent(0, 1, None), SettleError::NoInbox(inbox))]);
+        let [Settlement::DeadLetter { reason, .. }] = &settlements(&slice)[..] else { panic!("no dead letter") };
+        assert_eq!(reason, "no inbox `$inbox.1`: who asked has what it asked for, gave up, or is gone");
     }
 
     #[test]

@@ -187,7 +187,8 @@ fn route(subjects: &[String]) -> Result<Vec<Subject>, String> {
         return Err(format!("verdict `route` to {} subjects; 1 to {SUBJECTS_MAX} are allowed", subjects.len()));
     }
     let read = |text: &String| match Subject::new(text) {
-        Ok(subject) if subject.is_internal() => {
+        // Whoever knows an inbox may reply to it.
+        Ok(subject) if subject.is_internal() && !subject.is_inbox() => {
             Err(format!("verdict `route` to `{subject}`, which is the router's own"))
         }
         Ok(subject) => Ok(subject),

@@ -17,6 +17,8 @@ mod output;
 mod plugin;
 mod publish;
 mod redrive;
+mod reply;
+mod request;
 mod serve;
 mod status;
 mod store;
@@ -63,6 +65,10 @@ enum Command {
     Pub(publish::Args),
     /// Consumes messages from a queue, settling each once it is printed.
     Sub(subscribe::Args),
+    /// Publishes a message and prints the reply to it.
+    Request(request::Args),
+    /// Replies to the messages of a queue.
+    Reply(reply::Args),
     /// Says whether a running router does its work.
     Status(status::Args),
     /// Accounts for every message of a running router.
@@ -173,6 +179,8 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Demo(args) => demo::run(args).await,
         Command::Pub(args) => publish::run(args).await,
         Command::Sub(args) => subscribe::run(args).await,
+        Command::Request(args) => request::run(args).await,
+        Command::Reply(args) => reply::run(args).await,
         Command::Status(args) => status::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
         Command::Queue(command) => list::queues(command).await,

@@ -28,13 +28,15 @@ use quipu_queue::{Durability, QueueLimits, Retention};
 use quipu_runtime::Isolation;
 use serde::Deserialize;
 
-pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind};
+pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind, read_toml};
 pub(crate) use diff::{Change, Difference, diff};
 pub(crate) use limits::LimitsConfig;
-pub(crate) use problem::{Problem, parse as parse_toml};
+pub(crate) use problem::Problem;
 use quipu_router::{OnBroken, Template, TraceMode};
-pub(crate) use units::ByteSize;
+pub(crate) use raw::Table;
+pub(crate) use units::{ByteSize, HumanDuration};
 pub(crate) use users::{ANONYMOUS, Read, UserConfig};
+pub(crate) use values::to_json;
 
 /// Longest grace period at shutdown.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(10);

@@ -7,6 +7,7 @@ mod frames;
 mod hint;
 mod ingest;
 mod publisher;
+mod request;
 mod session;
 mod subscription;
 

@@ -2,6 +2,7 @@
 
 mod access;
 mod app;
+mod author;
 mod commands;
 mod config;
 mod listener;

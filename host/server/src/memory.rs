@@ -211,6 +211,16 @@ fn clients(config: &Config) -> Vec<Line> {
                 size(2 * WRITE_BYTES as u64 + unanswered)
             ),
         ),
+        line(
+            "requests",
+            limits.requests as u64 * (message(config) + SESSION_BYTES) + bounds::INBOX_BYTES,
+            format!(
+                "{}, a reply and {} each; replies that wait {}",
+                limits.requests,
+                size(SESSION_BYTES),
+                size(bounds::INBOX_BYTES)
+            ),
+        ),
         line("admin calls", CALLS_MAX as u64 * call, format!("{CALLS_MAX} listings of {}", size(call))),
     ]
 }

@@ -37,6 +37,7 @@ pub(crate) struct Services {
     pub(crate) names: Names,
     pub(crate) publishers: Places,
     pub(crate) consumers: Places,
+    pub(crate) requests: Places,
     /// For admin calls.
     pub(crate) calls: Semaphore,
     /// For plugins that are tried beside those at work.
@@ -64,6 +65,7 @@ impl Services {
             names: Names::new(),
             publishers: Places::new(limits.publishers),
             consumers: Places::new(limits.consumers),
+            requests: Places::new(limits.requests),
             calls: Semaphore::new(CALLS_MAX),
             trials: Arc::new(Semaphore::new(TRIALS_MAX)),
             longer: Longer::default(),

@@ -36,7 +36,7 @@ pub fn process<P: Plugin>(slot: &'static LocalKey<Slot<P>>) -> WireVerdict {
 /// The trap that follows a panic says nothing of its own, and this target has no backtrace to give.
 fn say_fault(info: &PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    host::fault(info.payload_as_str().unwrap_or("a panic without text"), &place);
+    host::say_fault(info.payload_as_str().unwrap_or("a panic without text"), &place);
 }
 
 fn wire(verdict: Result<Verdict, Error>) -> WireVerdict {

@@ -1,4 +1,11 @@
-//! Fields of JSON payloads, by dotted path. Reads one field and skips over the rest, without building a tree of it.
+//! Fields of JSON payloads, by dotted path. Reads one field and skips over the rest, without building a tree of it;
+//! changes fields in values, and in the text of JSON.
+
+mod edit;
+mod rewrite;
+
+pub use edit::{Cast, CastError, SetError, kind, scalar_text};
+pub use rewrite::{Change, Fields};
 
 use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
@@ -72,6 +79,9 @@ pub enum JsonError {
     /// The payload is no JSON.
     #[error("the payload is no JSON: {0}")]
     NotJson(#[source] serde_json::Error),
+    /// The payload is nested deeper than [`DEPTH_MAX`]; how deep.
+    #[error("the payload is nested {0} levels deep, {DEPTH_MAX} at most")]
+    TooDeep(usize),
     /// There is no such field.
     #[error("{path}: absent: {problem}")]
     Absent {
@@ -91,6 +101,40 @@ pub enum JsonError {
     /// The path itself makes no sense.
     #[error(transparent)]
     Path(#[from] PathError),
+}
+
+/// How deep JSON may be nested for [`checked`]; serde_json reads no deeper either.
+pub const DEPTH_MAX: usize = 127;
+
+/// JSON as text, for parsers other than this crate's: valid, and nested no deeper than [`DEPTH_MAX`], so that a parser
+/// that calls itself for each level keeps within its stack.
+///
+/// # Errors
+///
+/// It is no JSON, with line and column, or nested too deep.
+pub fn checked(payload: &[u8]) -> Result<&str, JsonError> {
+    serde_json::from_slice::<IgnoredAny>(payload).map_err(JsonError::NotJson)?;
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_text, mut is_escaped) = (false, false);
+    for byte in payload {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_text => is_escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'[' | b'{' => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    if deepest > DEPTH_MAX {
+        return Err(JsonError::TooDeep(deepest));
+    }
+    // What the parser passed over was not looked at as text.
+    str::from_utf8(payload).map_err(|error| JsonError::NotJson(de::Error::custom(error)))
 }
 
 /// The whole payload.
@@ -275,7 +319,7 @@ impl Visitor<'_> for Name<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{field, whole};
+    use super::{DEPTH_MAX, checked, field, whole};
     use serde::Deserialize;
     use serde::de::DeserializeOwned;
     use std::fmt::Debug;
@@ -327,6 +371,17 @@ mod tests {
         check::<f64>(r#"{"a":1"#, "a", "the payload is no JSON: EOF while parsing an object at line 1 column 6");
         check::<f64>(r#"{"a":1} x"#, "a", "the payload is no JSON: trailing characters at line 1 column 9");
         assert!(whole::<u8>(b"\xff").unwrap_err().to_string().starts_with("the payload is no JSON"));
+    }
+
+    #[test]
+    fn checks_for_other_parsers() {
+        let check = |json: &str| checked(json.as_bytes()).map(str::len).map_err(|error| error.to_string());
+        let deep = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        assert_eq!(check(r#" {"a":[1,{"b":"]]]}\"["}]} "#), Ok(27));
+        assert_eq!(check(&deep(DEPTH_MAX)), Ok(2 * DEPTH_MAX));
+        assert_eq!(check(&deep(100_000)), Err("the payload is nested 100000 levels deep, 127 at most".into()));
+        assert_eq!(check("[1,"), Err("the payload is no JSON: EOF while parsing a value at line 1 column 3".into()));
+        assert!(checked(b"[\"\xff\"]").is_err());
     }
 
     #[test]

@@ -33,30 +33,36 @@ mod config;
 pub mod context;
 #[cfg(target_arch = "wasm32")]
 mod export;
+mod header;
 mod host;
 pub mod json;
 pub mod log;
 mod message;
 mod outgoing;
+#[cfg(all(target_arch = "wasm32", feature = "getrandom"))]
+mod random;
 mod subject;
+mod template;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod verdict;
 
 pub use config::{ConfigError, parse_config};
-pub use message::Message;
+pub use header::{HeaderError, HeaderName, KeyError};
+pub use message::{Message, PartRefused};
 pub use outgoing::{Outgoing, Refusal};
 pub use serde;
 pub use serde_json;
 pub use subject::{Subject, SubjectError};
-pub use verdict::{Verdict, drop, forward, reject, retry, retry_after, route};
+pub use template::{FillError, Template, TemplateError};
+pub use verdict::{Otherwise, Verdict, drop, forward, reject, retry, retry_after, route};
 
 /// What a plugin usually needs, for `use quipu_plugin::prelude::*`.
 pub mod prelude {
     pub use crate::json::FieldPath;
     pub use crate::{
-        Error, Message, Outgoing, Plugin, Refusal, Result, Subject, Verdict, context, drop, forward, log, plugin,
-        reject, retry, retry_after, route,
+        Error, HeaderName, Message, Otherwise, Outgoing, Plugin, Refusal, Result, Subject, Template, Verdict, context,
+        drop, forward, log, plugin, reject, retry, retry_after, route,
     };
     pub use serde::{Deserialize, Serialize};
     pub use serde_json::{Value, json};
@@ -102,6 +108,16 @@ pub trait Plugin: serde::de::DeserializeOwned {
     /// An error rejects the message with its text: it goes to the dead-letter queue, and edits and emitted messages are
     /// undone. A panic fails this attempt, and the route tries again.
     fn process(&mut self, message: &mut Message) -> Result<Verdict>;
+}
+
+/// Fails this attempt, as a panic does, with a text and a trace of one's own: for plugins that run another language, whose
+/// exceptions have a stack of theirs.
+///
+/// # Panics
+///
+/// Always: on WebAssembly it traps, elsewhere it panics with text and trace.
+pub fn fault(text: &str, trace: &str) -> ! {
+    host::fault(text, trace)
 }
 
 /// Exports a type as the plugin of this crate: `plugin!(BigQuakes);`, once.

@@ -1,10 +1,11 @@
 //! The message in hand: read, change, emit.
 
 use crate::json::{self, FieldPath, JsonError};
-use crate::{Outgoing, Refusal, host};
+use crate::{Outgoing, Refusal, Subject, host};
 use serde::{Serialize, de::DeserializeOwned};
 use std::cell::OnceCell;
 use std::marker::PhantomData;
+use thiserror::Error;
 
 /// The message in hand, as the plugins before this one left it.
 ///
@@ -18,7 +19,11 @@ pub struct Message {
 }
 
 impl Message {
-    pub(crate) const fn in_hand() -> Self {
+    /// The message in hand, for code that no reference can be handed to, such as a callback from an embedded language.
+    /// [`Plugin::process`](crate::Plugin::process) has one already, with a copy of the payload of its own: what one of
+    /// them sets, the other sees only if it has not looked at the payload before. Outside of `process` every call on it
+    /// traps.
+    pub const fn in_hand() -> Self {
         Self { payload: OnceCell::new(), here: PhantomData }
     }
 
@@ -215,4 +220,41 @@ impl Message {
     pub fn emit_copy(&mut self, subject: impl AsRef<str>) -> Result<(), Refusal> {
         host::copy(subject.as_ref())
     }
+
+    /// Publishes a copy of the message in hand for each of these payloads, in their order; the last of them is the
+    /// payload of the message in hand from then on. The answer is how many there were.
+    ///
+    /// # Errors
+    ///
+    /// The first that the router refuses, counted from 1. Those before it have gone out, unless the verdict is a reject:
+    /// hand the error on with `?`.
+    pub fn emit_parts<P: AsRef<[u8]>>(
+        &mut self,
+        subject: &Subject,
+        payloads: impl IntoIterator<Item = P>,
+    ) -> Result<usize, PartRefused> {
+        let mut count = 0;
+        for payload in payloads {
+            count += 1;
+            self.set_payload(payload);
+            self.emit_copy(subject).map_err(|refusal| PartRefused {
+                part: count,
+                subject: subject.clone(),
+                refusal,
+            })?;
+        }
+        Ok(count)
+    }
+}
+
+/// Why a part of a message did not go out.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("part {part} to {subject}: {refusal}")]
+pub struct PartRefused {
+    /// Which one, from 1.
+    pub part: usize,
+    /// Where it was to go.
+    pub subject: Subject,
+    /// Why not.
+    pub refusal: Refusal,
 }

@@ -22,6 +22,10 @@
 //!
 //! It has no limits of time and memory, and grants every subject unless told otherwise by [`MockMessage::refusing`].
 
+mod hostile;
+
+pub use hostile::{hostile_payloads, survives};
+
 use crate::host::{Scene, replace_scene};
 use crate::{Message, Outgoing, Plugin, Refusal, Subject, Verdict, log::Level};
 use serde::Serialize;

@@ -1,5 +1,6 @@
 //! What becomes of the message in hand.
 
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// What becomes of the message in hand; made by [`forward`], [`route`], [`drop`], [`retry`], [`retry_after`] and
@@ -53,4 +54,27 @@ pub fn retry_after(after: Duration, reason: impl Into<String>) -> Verdict {
 /// To the dead-letter queue now, with this reason.
 pub fn reject(reason: impl Into<String>) -> Verdict {
     Verdict::Reject(reason.into())
+}
+
+/// What becomes of a message that a plugin can make nothing of; in configurations `"forward"`, `"drop"` or `"reject"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Otherwise {
+    /// It goes on as it is.
+    Forward,
+    /// It is settled and gone.
+    Drop,
+    /// It goes to the dead-letter queue.
+    Reject,
+}
+
+impl Otherwise {
+    /// The verdict; the reason is for those that have one.
+    pub fn verdict(self, reason: impl Into<String>) -> Verdict {
+        match self {
+            Self::Forward => forward(),
+            Self::Drop => drop(reason),
+            Self::Reject => reject(reason),
+        }
+    }
 }

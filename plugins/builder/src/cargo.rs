@@ -39,6 +39,9 @@ const DROPPED: &[&str] = &[
     "TARGET",
 ];
 
+/// The target has no randomness of its own but a browser's, whose functions no router has.
+const RANDOM: &str = "--cfg=getrandom_backend=\"custom\"";
+
 /// What cargo knows of a guest without building it.
 pub(crate) struct Metadata {
     pub(crate) workspace_root: PathBuf,
@@ -132,9 +135,11 @@ fn inner_cargo() -> Command {
             command.env_remove(name);
         }
     }
-    // Set, though it may be empty: it also outranks the flags of configuration files, which are meant for the host.
-    // What it says keeps the home directory of whoever builds out of the places that panics name.
-    command.env("CARGO_ENCODED_RUSTFLAGS", remap().unwrap_or_default());
+    // It also outranks the flags of configuration files, which are meant for the host.
+    // What it says has `getrandom` ask the SDK, where a guest has that in it, and keeps the home directory of whoever
+    // builds out of the places that panics name.
+    let flags = [Some(RANDOM.to_owned()), remap()];
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.into_iter().flatten().collect::<Vec<_>>().join("\u{1f}"));
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     command
 }

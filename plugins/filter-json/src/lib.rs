@@ -23,18 +23,8 @@ pub struct FilterJson {
     exists: Option<bool>,
     #[serde(default)]
     invert: bool,
-    #[serde(default)]
-    missing: Missing,
-}
-
-/// What becomes of a message whose field is absent, or cannot be compared.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Missing {
-    #[default]
-    Drop,
-    Reject,
-    Forward,
+    /// What becomes of a message whose field is absent, or cannot be compared; it is dropped unless said otherwise.
+    missing: Option<Otherwise>,
 }
 
 impl Plugin for FilterJson {
@@ -107,11 +97,7 @@ impl FilterJson {
     fn verdict(&self, asked: Asked) -> Verdict {
         let field = &self.field;
         match asked {
-            Asked::Unanswered(why) => match self.missing {
-                Missing::Drop => drop(format!("{field} {why}")),
-                Missing::Reject => reject(format!("{field} {why}")),
-                Missing::Forward => forward(),
-            },
+            Asked::Unanswered(why) => self.missing.unwrap_or(Otherwise::Drop).verdict(format!("{field} {why}")),
             Asked::Yes if self.invert => drop(format!("{field} as asked, inverted")),
             Asked::No(_) if self.invert => forward(),
             Asked::Yes => forward(),

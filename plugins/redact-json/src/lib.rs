@@ -3,9 +3,7 @@
 //! It cuts them out of the text: every other byte of the payload stays as it was, so that the order of names, the
 //! digits of numbers and blanks are kept.
 
-mod cut;
-
-use cut::Fields;
+use quipu_plugin::json::{Change, Fields};
 use quipu_plugin::prelude::*;
 
 /// The configuration of one use.
@@ -31,7 +29,10 @@ impl Plugin for RedactJson {
 
     fn process(&mut self, message: &mut Message) -> Result<Verdict> {
         let text = message.payload_text().ok_or("the payload is no JSON: it is not UTF-8")?;
-        let redacted = cut::redact(text, &self.tree, self.replacement.as_deref());
+        let redacted = self.tree.rewrite(text, &mut |_, _| match &self.replacement {
+            Some(replacement) => Change::Replace(json!(replacement).to_string()),
+            None => Change::Remove,
+        });
         if let Some(redacted) = redacted.map_err(|error| format!("the payload is no JSON: {error}"))? {
             message.set_payload_text(&redacted);
         }

@@ -1,6 +1,6 @@
 //! Stock plugin `route-by-field`: sends messages to subjects by the value of one field of their JSON payload.
 
-use quipu_plugin::json::JsonError;
+use quipu_plugin::json::{JsonError, scalar_text};
 use quipu_plugin::prelude::*;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ impl Plugin for RouteByField {
 
     fn process(&mut self, message: &mut Message) -> Result<Verdict> {
         let value = match message.json_field::<Value>(&self.field) {
-            Ok(value) => text_of(value),
+            Ok(value) => scalar_text(value),
             Err(JsonError::Absent { .. }) => None,
             Err(error) => return Err(error.into()),
         };
@@ -34,16 +34,6 @@ impl Plugin for RouteByField {
     }
 }
 plugin!(RouteByField);
-
-/// What a value is called in the table; nothing for null, arrays and objects.
-fn text_of(value: Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(truth) => Some(truth.to_string()),
-        Value::Null | Value::Array(_) | Value::Object(_) => None,
-    }
-}
 
 /// One subject or several.
 #[derive(Debug)]

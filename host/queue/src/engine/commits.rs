@@ -9,6 +9,7 @@ use super::{
 use crate::checkpoint::{Frozen, Written};
 use crate::commit::{Commit, Offset, OnFull, Operation, QueueId};
 use crate::delivery::Event;
+use crate::inbox;
 use crate::plan::{Plan, Planned};
 use crate::request::{Answer, Gathered, Opened, Rest};
 use crate::store::StoreFailed;
@@ -49,7 +50,8 @@ impl Engine {
         let refuses = self.refuses_publishes();
         let bytes_max = self.body_bytes_max - COMMIT_OVERHEAD_BYTES;
         let mut gathered = std::mem::take(&mut self.gathered);
-        let mut plan = Plan::new(&mut self.state, &self.checkpoints, bytes_max, now.ms);
+        let plan = Plan::new(&mut self.state, &self.checkpoints, bytes_max, now.ms);
+        let mut plan = plan.with_inboxes(&mut self.inboxes);
         if refuses {
             plan.refuse_publishes();
         }
@@ -100,7 +102,7 @@ impl Engine {
     /// A commit is as durable as promised: it becomes the state, and everybody hears of it.
     pub(super) fn committed(&mut self, now: Now, writing: Writing) {
         let Writing { planned, answers, durable, recorded, .. } = writing;
-        let Planned { commit, volatile, .. } = planned;
+        let Planned { commit, volatile, replies, .. } = planned;
         let touched = Touched::of(commit.operations.iter().chain(&volatile));
         let volatile = Commit { time_ms: commit.time_ms, operations: volatile };
         let applied = self.state.apply(commit, &self.checkpoints);
@@ -115,6 +117,7 @@ impl Engine {
             };
         }
         self.tell_touched(now, touched);
+        replies.into_iter().for_each(inbox::Planned::hand_over);
         answers.into_iter().for_each(|answer| self.answer(now, answer));
     }
 

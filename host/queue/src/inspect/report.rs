@@ -24,6 +24,9 @@ pub struct Report {
     pub message_ids: usize,
     /// Named publishers.
     pub publishers: usize,
+    /// Keys of what the router noted in it.
+    #[serde(skip)]
+    pub noted: Vec<String>,
     /// What is damaged or lost; empty of a sound store.
     pub problems: Vec<Problem>,
     /// How many more there are.
@@ -78,6 +81,7 @@ impl Report {
             queues: Vec::new(),
             message_ids: 0,
             publishers: 0,
+            noted: Vec::new(),
             problems: Vec::new(),
             problems_left_out: 0,
             notes: Vec::new(),

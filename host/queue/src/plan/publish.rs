@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::destination::Destination;
 use super::{
     Input, OPERATION_BYTES, Output, PLACE_BYTES, Plan, PublishError, Published, PublisherPlan, QueuePlan, Receipt,
-    Target,
 };
 use crate::commit::{DedupKey, Offset, OnFull, Operation, Payload, QueueId};
 use crate::state::{Publisher, Queue};
@@ -141,6 +141,9 @@ impl Plan<'_> {
     }
 
     fn publish_one(&mut self, published: &Published) -> Attempted {
+        if published.subject.is_inbox() {
+            return Attempted::Done(self.publish_reply(published));
+        }
         if let Some(places) = published.dedup.and_then(|key| {
             let known = self.dedup.get(&key).cloned();
             known.or_else(|| self.state.remembered(key))
@@ -179,13 +182,14 @@ impl Plan<'_> {
     /// A message that inline routes took, with what they made of it.
     fn publish_taken(&mut self, published: &Published, queues: &Arc<[QueueId]>) -> Result<Attempted, PublishError> {
         let outputs = &published.outputs;
-        let targets = self.output_targets(outputs)?;
+        let targets = self.destinations(outputs)?;
         self.check_taken(published, queues, &targets)?;
         let payload = &published.stored.payload;
         let bytes = |output: &Output| output.header.len() + output.payload.as_ref().unwrap_or(payload).len();
         let mut dropping = Vec::new();
-        let own = (queues, published.stored.size());
-        for (queues, bytes) in std::iter::once(own).chain(targets.iter().zip(outputs.iter().map(bytes))) {
+        let own: (&[QueueId], usize) = (queues, published.stored.size());
+        let others = targets.iter().map(Destination::queues).zip(outputs.iter().map(bytes));
+        for (queues, bytes) in std::iter::once(own).chain(others) {
             match self.room(queues, bytes as u64) {
                 Room::Enough(more) => dropping.extend(more),
                 Room::Blocked(queue) => return Ok(Attempted::Blocked(queue)),
@@ -197,27 +201,32 @@ impl Plan<'_> {
             true => Vec::new(),
             false => self.append(queues, &published.stored.header, &mut input, published.dedup),
         };
-        for (output, queues) in outputs.iter().zip(&targets) {
-            match &output.payload {
-                Some(bytes) => self.append(queues, &output.header, &mut Input::new(bytes.clone()), None),
-                None => self.append(queues, &output.header, &mut input, None),
-            };
-        }
         if let Some(key) = published.dedup {
             self.remember(key, queues, &targets);
             self.dedup.insert(key, places.clone());
         }
+        self.send(outputs, targets, &mut input);
         // Behind all of it, since outputs may refer to the message.
         dropping.into_iter().for_each(|id| self.drop_oldest(id, (0, 0)));
         Ok(Attempted::Done(Ok(Receipt::Stored(self.positions(&places)))))
     }
 
-    fn output_targets(&mut self, outputs: &[Output]) -> Result<Vec<Arc<[QueueId]>>, PublishError> {
-        let bound = |Output { target: Target::Subject(subject), .. }: &Output| match self.state.bound(subject) {
-            queues if queues.is_empty() => Err(PublishError::NoQueue(subject.clone())),
-            queues => Ok(queues),
-        };
-        outputs.iter().map(bound).collect()
+    /// Sends outputs where they go; one without a payload has the input's.
+    pub(super) fn send(&mut self, outputs: &[Output], destinations: Vec<Destination>, input: &mut Input) {
+        for (output, destination) in outputs.iter().zip(destinations) {
+            match (destination, &output.payload) {
+                (Destination::Inbox(ticket), payload) => {
+                    let payload = payload.clone().unwrap_or_else(|| input.bytes.clone());
+                    self.reply(ticket, output.header.clone(), payload);
+                }
+                (Destination::Queues(queues), Some(bytes)) => {
+                    self.append(&queues, &output.header, &mut Input::new(bytes.clone()), None);
+                }
+                (Destination::Queues(queues), None) => {
+                    self.append(&queues, &output.header, input, None);
+                }
+            }
+        }
     }
 
     /// Whether the journal and the disk take it.
@@ -225,10 +234,10 @@ impl Plan<'_> {
         &self,
         published: &Published,
         queues: &[QueueId],
-        targets: &[Arc<[QueueId]>],
+        targets: &[Destination],
     ) -> Result<(), PublishError> {
         let largest = published.outputs.iter().map(Output::size).chain([published.stored.size()]).max().unwrap_or(0);
-        let places: usize = targets.iter().map(|queues| OPERATION_BYTES + PLACE_BYTES * queues.len()).sum();
+        let places: usize = targets.iter().map(|to| OPERATION_BYTES + PLACE_BYTES * to.queues().len()).sum();
         let all = published.size() + places;
         if largest > Self::message_bytes_max(self.bytes_max) {
             return Err(PublishError::TooLarge(largest));
@@ -242,14 +251,14 @@ impl Plan<'_> {
         }
     }
 
-    fn is_lasting(&self, queues: &[QueueId], targets: &[Arc<[QueueId]>]) -> bool {
-        let mut all = targets.iter().flat_map(|queues| queues.iter()).chain(queues);
+    fn is_lasting(&self, queues: &[QueueId], targets: &[Destination]) -> bool {
+        let mut all = targets.iter().flat_map(Destination::queues).chain(queues);
         all.any(|id| !self.state.queues[id].is_in_memory_alone())
     }
 
     /// The id of a message that went nowhere itself, or is in memory alone while its outputs are not: they must not come
     /// twice.
-    fn remember(&mut self, key: DedupKey, queues: &[QueueId], targets: &[Arc<[QueueId]>]) {
+    fn remember(&mut self, key: DedupKey, queues: &[QueueId], targets: &[Destination]) {
         let lasting = self.is_lasting(&[], targets);
         if self.is_lasting(queues, &[]) || !(lasting || queues.is_empty()) {
             return;

@@ -1,12 +1,12 @@
 //! Settlements: what becomes of a delivery, what goes out with it, and dead letters.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use quipu_protocol::{Message, Subject};
 
-use super::{Input, OPERATION_BYTES, Output, PLACE_BYTES, Plan, Settle, SettleError, Settlement, Target};
+use super::destination::Destination;
+use super::{Input, OPERATION_BYTES, Output, PLACE_BYTES, Plan, Settle, SettleError, Settlement};
 use crate::commit::{Durability, Mode, Operation, Outcome, QueueId, Stored, SubscriptionId};
 use crate::delivery::{Held, Why};
 
@@ -74,9 +74,9 @@ impl Plan<'_> {
         if self.is_gone(settler) {
             return Ok(Finish::Stale);
         }
-        let targets = self.targets(&settle.outputs)?;
+        let targets = self.destinations(&settle.outputs)?;
         let end = self.end(settler, &settle.settlement)?;
-        self.conclude(settler, end, &settle.outputs, &targets)
+        self.conclude(settler, end, &settle.outputs, targets)
     }
 
     /// Plans what comes after a consumer let the deadline pass.
@@ -85,7 +85,7 @@ impl Plan<'_> {
             return Ok(Finish::Stale);
         }
         let end = self.failed(settler, Why::Expired, None, "not settled in time, tried")?;
-        self.conclude(settler, end, &[], &[])
+        self.conclude(settler, end, &[], Vec::new())
     }
 
     /// Plans the end of an attempt. Whatever can fail is done before the first operation is planned.
@@ -94,7 +94,7 @@ impl Plan<'_> {
         settler: Settler,
         end: End,
         outputs: &[Output],
-        targets: &[Arc<[QueueId]>],
+        targets: Vec<Destination>,
     ) -> Result<Finish, SettleError> {
         let Settler { queue, subscription, held } = settler;
         let End { finish, fate, letter } = end;
@@ -104,22 +104,17 @@ impl Plan<'_> {
             true => self.input(queue, offset).map_err(SettleError::Unreadable)?.1,
             false => Input::new(Bytes::new()),
         };
-        self.check_size(outputs, targets, letter.as_ref(), &input)?;
+        self.check_size(outputs, &targets, letter.as_ref(), &input)?;
         let mut dropping = Vec::new();
-        for (output, queues) in outputs.iter().zip(targets) {
+        for (output, to) in outputs.iter().zip(&targets) {
             let bytes = output.header.len() + output.payload.as_ref().unwrap_or(&input.bytes).len();
-            dropping.extend(self.room_for_output(queues, bytes as u64).map_err(SettleError::Full)?);
+            dropping.extend(self.room_for_output(to.queues(), bytes as u64).map_err(SettleError::Full)?);
         }
         if let Some(Letter { to, header }) = letter {
             let id = self.queue_for_dead_letters(to);
             self.append(&[id], &header, &mut input, None);
         }
-        for (output, queues) in outputs.iter().zip(targets) {
-            match &output.payload {
-                Some(bytes) => self.append(queues, &output.header, &mut Input::new(bytes.clone()), None),
-                None => self.append(queues, &output.header, &mut input, None),
-            };
-        }
+        self.send(outputs, targets, &mut input);
         match fate {
             Fate::Settled(outcome) => self.end_with(settler, Operation::Settle { subscription, offset, outcome }),
             Fate::Failed => {
@@ -168,14 +163,6 @@ impl Plan<'_> {
         let durability = self.durability(settler.queue);
         self.planned.needs_sync |= durability == Durability::Synced;
         self.push(operation, 0, durability == Durability::Memory);
-    }
-
-    fn targets(&mut self, outputs: &[Output]) -> Result<Vec<Arc<[QueueId]>>, SettleError> {
-        let bound = |Output { target: Target::Subject(subject), .. }: &Output| match self.state.bound(subject) {
-            queues if queues.is_empty() => Err(SettleError::NoQueue(subject.clone())),
-            queues => Ok(queues),
-        };
-        outputs.iter().map(bound).collect()
     }
 
     fn end(&self, settler: Settler, settlement: &Settlement) -> Result<End, SettleError> {
@@ -240,13 +227,13 @@ impl Plan<'_> {
     fn check_size(
         &self,
         outputs: &[Output],
-        targets: &[Arc<[QueueId]>],
+        targets: &[Destination],
         letter: Option<&Letter>,
         input: &Input,
     ) -> Result<(), SettleError> {
         let size = |o: &Output| o.header.len() + o.payload.as_ref().map_or(0, Bytes::len);
         let largest = outputs.iter().map(size).max().unwrap_or(0);
-        let places: usize = targets.iter().map(|queues| OPERATION_BYTES + PLACE_BYTES * queues.len()).sum();
+        let places: usize = targets.iter().map(|to| OPERATION_BYTES + PLACE_BYTES * to.queues().len()).sum();
         let sent: usize = outputs.iter().map(size).sum();
         let along = if input.reference.is_some() { 0 } else { input.bytes.len() };
         let all = places + sent + along + letter.map_or(0, |letter| letter.header.len());

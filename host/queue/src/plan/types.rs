@@ -26,7 +26,7 @@ pub struct Published {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Receipt {
     /// It is in these queues at these offsets, as durable as the strictest of them and of those of its outputs promises.
-    /// In none where an inline route took it and no queue is bound to its subject.
+    /// In none where an inline route took it and no queue is bound to its subject, or it was handed to an inbox.
     Stored(Vec<(Arc<str>, Offset)>),
     /// Its id was published to this subject before; the first receipt. Or the sequence of a named publisher was; then
     /// without positions.
@@ -39,10 +39,13 @@ pub enum PublishError {
     /// Nothing is bound to the subject.
     #[error("no queue or route takes `{0}`")]
     NoQueue(Subject),
+    /// The inbox that it goes to is no more.
+    #[error("no inbox `{0}`: who asked has what it asked for, gave up, or is gone")]
+    NoInbox(Subject),
     /// More than a journal segment holds.
     #[error("a message of {0} bytes is larger than the journal's segments")]
     TooLarge(usize),
-    /// A queue that takes it has reached its limit and refuses more.
+    /// A queue that takes it has reached its limit and refuses more, or an inbox's reader is behind.
     #[error("queue {0:?} is full; publish again once its consumers have settled some")]
     Full(Arc<str>),
     /// The disk has less room than is kept in reserve.
@@ -138,6 +141,9 @@ pub enum SettleError {
     /// An output that nothing takes.
     #[error("no queue or route takes `{0}`")]
     NoQueue(Subject),
+    /// An output to the inbox of a request, which is no more.
+    #[error("no inbox `{0}`: who asked has what it asked for, gave up, or is gone")]
+    NoInbox(Subject),
     /// An output into a queue that takes no more for now.
     #[error("queue {0:?} is full")]
     Full(Arc<str>),

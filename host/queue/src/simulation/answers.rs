@@ -172,6 +172,7 @@ impl World {
             PublishError::Full(_) => self.hit("publishes into full queues"),
             PublishError::DiskFull => self.hit("publishes onto full disks"),
             PublishError::NoQueue(_) | PublishError::Fenced(_) => {}
+            PublishError::NoInbox(_) => panic!("{id} is no reply"),
             PublishError::Stopped => panic!("{id} of a publisher that does not stop"),
             // With all that was made of it.
             PublishError::TooLarge(_) if !self.sents[id].outputs.is_empty() => {}

@@ -94,10 +94,10 @@ fn put(emitted: &mut Emitted, name: &str, value: &str) -> std::result::Result<()
     Ok(())
 }
 
-/// The router's own subjects are granted to no plugin.
+/// The router's own subjects are granted to no plugin, but for inboxes: whoever knows one may reply to it.
 fn subject(text: &str) -> std::result::Result<Subject, Refusal> {
     match Subject::new(text) {
-        Ok(subject) if subject.is_internal() => Err(Refusal::NotGranted),
+        Ok(subject) if subject.is_internal() && !subject.is_inbox() => Err(Refusal::NotGranted),
         Ok(subject) => Ok(subject),
         Err(_) => Err(Refusal::Invalid),
     }

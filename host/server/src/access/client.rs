@@ -87,15 +87,15 @@ impl Client {
         &self.name
     }
 
-    /// What it needs to publish.
+    /// What it needs to publish. Who may consume may reply to what it gets, and nothing else.
     ///
     /// # Errors
     ///
-    /// `Forbidden` where it may not publish at all.
+    /// `Forbidden` where it may do neither.
     pub(crate) fn publishing(self: &Arc<Self>) -> Result<Publishing, proto::Error> {
         let users = self.access.users.subscribe();
         let who = self.who()?;
-        if !who.publishes() {
+        if !who.publishes() && !who.consumes() {
             return Err(self.missing(&who, Reason::Publish, "publish"));
         }
         Ok(Publishing { client: self.clone(), users, who, allowed: HashSet::new() })
@@ -187,7 +187,7 @@ pub(crate) struct Publishing {
 }
 
 impl Publishing {
-    /// Whether it may publish to this subject.
+    /// Whether it may publish to this subject. An inbox is known to who got its request, and that is the right to reply.
     ///
     /// # Errors
     ///
@@ -198,7 +198,7 @@ impl Publishing {
             self.who = self.client.who()?;
             self.allowed.clear();
         }
-        if matches!(self.who, Who::Anyone) || self.allowed.contains(subject) {
+        if matches!(self.who, Who::Anyone) || subject.is_inbox() || self.allowed.contains(subject) {
             return Ok(());
         }
         if !self.who.may_publish(subject) {

@@ -120,8 +120,17 @@ fn rights_are_by_verb_and_pattern() {
 
 #[test]
 fn who_publishes_nowhere_opens_no_publisher() {
-    let access = access("[user.shop]\nconsume = [\">\"]");
+    let access = access("[user.shop]\nread = true");
     assert_eq!(forbidden(client(&access, SHOP).publishing()), "user \"shop\" may not publish: needs `publish`");
+}
+
+#[test]
+fn who_consumes_may_reply_and_publish_nothing_else() {
+    let access = access("[user.shop]\nconsume = [\"prices\"]");
+    let mut publishing = client(&access, SHOP).publishing().expect("allowed");
+    publishing.check(&subject("$inbox.0af3")).expect("allowed");
+    let text = forbidden(publishing.check(&subject("prices")));
+    assert_eq!(text, "user \"shop\" may not publish to `prices`: needs `publish`");
 }
 
 #[test]

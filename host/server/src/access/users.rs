@@ -152,6 +152,11 @@ impl Who {
         self.user().is_none_or(|user| any(&user.publish, subject))
     }
 
+    /// Whether it may consume from something.
+    pub(super) fn consumes(&self) -> bool {
+        self.user().is_none_or(|user| !user.consume.is_empty())
+    }
+
     /// Names that no queue can have are left to those who look for the queue.
     pub(super) fn may_consume(&self, queue: &str) -> bool {
         self.user().is_none_or(|user| Subject::new(queue).is_ok_and(|queue| any(&user.consume, &queue)))

@@ -1,9 +1,12 @@
 //! `quipu plugin`: versions of plugins, and which of them routes serve.
 
+mod build;
 pub(crate) mod compile;
 mod deploy;
+mod doctor;
 mod inspect;
 mod logs;
+mod new;
 mod push;
 pub(super) use push::upload;
 mod run;
@@ -24,6 +27,12 @@ use crate::plugins::version::{Reference, short};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum PluginCommand {
+    /// Makes a project for a plugin of your own. Needs no router.
+    New(new::Args),
+    /// Says which tools a language needs, which are missing, and how to get them. Needs no router.
+    Doctor(doctor::Args),
+    /// Makes a file that the router loads of a project. Needs no router.
+    Build(build::Args),
     /// Lists the versions in the router's store, and the routes that serve them.
     #[command(after_help = "Example:\n  quipu plugin list")]
     List(Ask),
@@ -73,6 +82,9 @@ pub(crate) enum PluginCommand {
 
 pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
     match command {
+        PluginCommand::New(args) => new::run(&args),
+        PluginCommand::Doctor(args) => doctor::run(&args),
+        PluginCommand::Build(args) => build::run(args).await,
         PluginCommand::List(ask) => ask.ask("plugin.list", json!({}), show::print_list).await,
         PluginCommand::Show { name, ask } => ask.ask("plugin.show", json!({ "name": name }), show::print_plugin).await,
         PluginCommand::Push(args) => push::run(args).await,

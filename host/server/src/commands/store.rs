@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use quipu_client::Client;
+use quipu_queue::Problem;
 use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
@@ -26,7 +27,7 @@ pub(crate) enum StoreCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Looks at every row and record of a store that is not running, and names what is damaged. Changes nothing; exits
+    /// Looks at every row, record and plugin of a store that is not running, and names what is damaged. Changes nothing; exits
     /// with 1 where something is.
     #[command(after_help = "Example:\n  quipu store verify data")]
     Verify {
@@ -83,7 +84,13 @@ async fn backup(path: &Path, as_json: bool, server: &ServerArgs) -> Result<ExitC
 }
 
 async fn verify(path: PathBuf, as_json: bool) -> Result<ExitCode> {
-    let report = tokio::task::spawn_blocking(move || quipu_queue::inspect(&path)).await??;
+    let verify = move || -> Result<_> {
+        let mut report = quipu_queue::inspect(&path)?;
+        let wrong = Blobs::verify(&path.join("plugins"), &report.noted);
+        report.problems.extend(wrong.into_iter().map(|(file, what)| of_plugin(&file, what)));
+        Ok(report)
+    };
+    let report = tokio::task::spawn_blocking(verify).await??;
     if as_json {
         let mut found = serde_json::to_value(&report)?;
         found["sound"] = report.is_sound().into();
@@ -129,6 +136,12 @@ async fn compact(as_json: bool, server: &ServerArgs) -> Result<ExitCode> {
         say!("state file: {} bytes, before {}", count(after), count(before))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// No message is lost with a plugin's file.
+fn of_plugin(file: &Path, what: String) -> Problem {
+    let file = file.display().to_string();
+    Problem { file, place: "the file".into(), what, queue: None, offsets: None, is_of_store: false }
 }
 
 /// Calls again until it is done.

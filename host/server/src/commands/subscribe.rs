@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use quipu_client::{Delivery, Mode, Start, Subscribe, Subscriber};
-use serde_json::json;
+use quipu_client::{Delivery, Message, Mode, Start, Subscribe, Subscriber};
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect::ServerArgs;
@@ -135,7 +135,7 @@ async fn close(subscriber: Subscriber) -> Result<()> {
 }
 
 /// The payload, with its line breaks written as `\n`, so that a message is always one line.
-fn one_line(payload: &[u8]) -> Vec<u8> {
+pub(super) fn one_line(payload: &[u8]) -> Vec<u8> {
     let mut line = Vec::with_capacity(payload.len());
     for byte in payload {
         match byte {
@@ -148,7 +148,15 @@ fn one_line(payload: &[u8]) -> Vec<u8> {
 }
 
 fn as_json(delivery: &Delivery) -> String {
-    let message = &delivery.message;
+    let mut object = message_as_json(&delivery.message);
+    object["offset"] = delivery.offset.into();
+    object["attempt"] = delivery.attempt.into();
+    object["crashes"] = delivery.crashes.into();
+    object.to_string()
+}
+
+/// A message with its headers; a payload that is no text in hexadecimal digits.
+pub(super) fn message_as_json(message: &Message) -> Value {
     let headers: Vec<[&str; 2]> = message.headers.iter().map(|(name, value)| [name, value]).collect();
     let mut object = json!({
         "id": message.id.as_str(),
@@ -157,15 +165,15 @@ fn as_json(delivery: &Delivery) -> String {
         "key": message.key.as_ref().map(|key| String::from_utf8_lossy(key.as_bytes()).into_owned()),
         "headers": headers,
         "published_ms": message.published_ms,
-        "offset": delivery.offset,
-        "attempt": delivery.attempt,
-        "crashes": delivery.crashes,
     });
+    if let Some(reply_to) = &message.reply_to {
+        object["reply_to"] = reply_to.as_str().into();
+    }
     match std::str::from_utf8(&message.payload) {
         Ok(text) => object["payload"] = text.into(),
         Err(_) => object["payload_hex"] = message.payload.iter().map(|b| format!("{b:02x}")).collect::<String>().into(),
     }
-    object.to_string()
+    object
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::time::Duration;
 
-use quipu_protocol::Subject;
+use quipu_protocol::{Subject, SubjectPattern};
 use quipu_router::{TRACE_BYTES, TraceMode, WORKERS_DEFAULT};
 use toml::Spanned;
 
@@ -257,6 +257,16 @@ impl Checker<'_> {
                 None
             }
         }
+    }
+}
+
+/// A pattern of what a queue or an inline route takes.
+pub(super) fn taken(text: &str) -> Result<SubjectPattern, String> {
+    match SubjectPattern::new(text) {
+        Ok(pattern) if pattern.is_of_inboxes() => {
+            Err(format!("`{pattern}`: replies go to who asked alone, and no queue and no route takes them"))
+        }
+        pattern => pattern.map_err(|e| e.to_string()),
     }
 }
 

@@ -6,8 +6,10 @@
 use std::fmt;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
+
 use super::check;
-use super::problem::{Problem, join, parse};
+use super::problem::{Problem, join};
 use super::raw::Raw;
 use super::{Config, ConfigError};
 
@@ -163,7 +165,7 @@ impl Config {
         definitions: &[Definition],
     ) -> Result<Composed, ConfigError> {
         let invalid = |problems| ConfigError::Invalid { file: file_name.into(), problems };
-        let raw = read(text).map_err(invalid)?;
+        let raw: Raw = read_toml(text).map_err(invalid)?;
         let of_file = |definition: &&Definition| raw.defines(definition.kind, &definition.name);
         let (taken, own): (Vec<_>, Vec<_>) = definitions.iter().partition(of_file);
         let taken_over = taken.into_iter().map(|definition| (definition.kind, definition.name.clone())).collect();
@@ -172,15 +174,21 @@ impl Config {
             return Ok(Composed { config, taken_over });
         }
         let (text, places) = append(text, &own);
-        let checked = read(&text).and_then(|raw| check::check(raw, &text, base_dir));
+        let checked = read_toml(&text).and_then(|raw: Raw| check::check(raw, &text, base_dir));
         let config =
             checked.map_err(|problems| ConfigError::Composed { lines: place(problems, file_name, &places) })?;
         Ok(Composed { config, taken_over })
     }
 }
 
-fn read(text: &str) -> Result<Raw, Vec<Problem>> {
-    parse(text).map_err(|problem| vec![problem])
+/// Reads a text into the shape of its tables and keys.
+///
+/// # Errors
+///
+/// The first thing that does not fit, with its place.
+pub(crate) fn read_toml<T: DeserializeOwned>(text: &str) -> Result<T, Vec<Problem>> {
+    let toml = toml::Deserializer::parse(text).map_err(|e| vec![Problem::syntax(text, &e)])?;
+    serde_path_to_error::deserialize(toml).map_err(|e| vec![Problem::shape(text, &e)])
 }
 
 /// File and definitions as one text, and at which line each definition begins.

@@ -15,6 +15,8 @@ pub(crate) struct LimitsConfig {
     pub(crate) publishers: usize,
     /// `consumers`: subscription streams of all sessions. Default 1,024; 1 to 65,536.
     pub(crate) consumers: usize,
+    /// `requests`: requests of all sessions that wait for replies. Default 1,024; 1 to 65,536.
+    pub(crate) requests: usize,
     /// `connection_window`: bytes of one connection that wait to be read, and as many that wait for the peer. Default 4
     /// MiB; 256 KiB to 64 MiB.
     pub(crate) connection_window_bytes: u32,
@@ -30,6 +32,7 @@ impl Default for LimitsConfig {
             sessions: 1_024,
             publishers: 1_024,
             consumers: 1_024,
+            requests: 1_024,
             connection_window_bytes: 4 << 20,
             message_bytes: PAYLOAD_BYTES_MAX,
             ingest_bytes: 256 << 20,
@@ -50,6 +53,7 @@ pub(super) fn check(checker: &mut Checker<'_>, raw: raw::Limits) -> LimitsConfig
         sessions: checker.within(raw.sessions, "limits.sessions", 1..=OPEN_MAX).unwrap_or(default.sessions),
         publishers: checker.within(raw.publishers, "limits.publishers", 1..=OPEN_MAX).unwrap_or(default.publishers),
         consumers: checker.within(raw.consumers, "limits.consumers", 1..=OPEN_MAX).unwrap_or(default.consumers),
+        requests: checker.within(raw.requests, "limits.requests", 1..=OPEN_MAX).unwrap_or(default.requests),
         connection_window_bytes: window
             .and_then(|window| u32::try_from(window.0).ok())
             .unwrap_or(default.connection_window_bytes),

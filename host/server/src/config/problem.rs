@@ -3,7 +3,6 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::de::DeserializeOwned;
 use serde_path_to_error::{Path, Segment};
 
 use crate::nearest::nearest;
@@ -38,13 +37,13 @@ impl Problem {
     }
 
     /// What the parser says.
-    fn syntax(text: &str, error: &toml::de::Error) -> Self {
+    pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Self {
         let lines: Vec<&str> = error.message().lines().collect();
         Self::at(text, &error.span().unwrap_or_default(), "", lines.join("; "))
     }
 
     /// What serde says, in our words.
-    fn shape(text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> Self {
+    pub(super) fn shape(text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> Self {
         let path = key_path(error.path());
         let span = error.inner().span().unwrap_or_default();
         let said = error.inner().message();
@@ -58,16 +57,6 @@ impl Problem {
         let hint = if path == "route" && message.ends_with("found a table") { "; write [[route]]" } else { "" };
         Self::at(text, &span, path, message + hint)
     }
-}
-
-/// A text of TOML as a value.
-///
-/// # Errors
-///
-/// The first thing that is wrong with it, and where.
-pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
-    let toml = toml::Deserializer::parse(text).map_err(|e| Problem::syntax(text, &e))?;
-    serde_path_to_error::deserialize(toml).map_err(|e| Problem::shape(text, &e))
 }
 
 impl fmt::Display for Problem {

@@ -10,7 +10,7 @@ use quipu_queue::{Durability, OnFull, QueueLimits, Retention};
 
 use toml::Spanned;
 
-use super::check::{Checker, Placed};
+use super::check::{Checker, Placed, taken};
 use super::problem::join;
 use super::raw::{self, Given, Kept, Named, Table};
 use super::units::{ByteSize, HumanDuration};
@@ -68,7 +68,7 @@ pub(super) fn check(
 }
 
 fn draft(checker: &mut Checker<'_>, name: &str, raw: raw::Queue, key: &str, span: &Range<usize>) -> Option<Draft> {
-    let subjects = checker.list(raw.subjects, &join(key, "subjects"), QUEUE_SUBJECTS_MAX, SubjectPattern::new);
+    let subjects = checker.list(raw.subjects, &join(key, "subjects"), QUEUE_SUBJECTS_MAX, taken);
     let attempts_max = checker.within(raw.max_attempts, &join(key, "max_attempts"), 0..=ATTEMPTS_MAX);
     let backoff = checker.backoff(raw.backoff, &join(key, "backoff"));
     let mut dead_letter = None;

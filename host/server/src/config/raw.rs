@@ -60,6 +60,7 @@ pub(super) struct Limits {
     pub(super) sessions: Given<usize>,
     pub(super) publishers: Given<usize>,
     pub(super) consumers: Given<usize>,
+    pub(super) requests: Given<usize>,
     pub(super) connection_window: Given<ByteSize>,
     pub(super) message: Given<ByteSize>,
     pub(super) ingest: Given<ByteSize>,
@@ -252,7 +253,7 @@ pub(super) struct OnError {
 
 /// A struct that is written as a table; derived code alone would also take an array of its values.
 #[derive(Debug, Default)]
-pub(super) struct Table<T>(pub(super) T);
+pub(crate) struct Table<T>(pub(crate) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

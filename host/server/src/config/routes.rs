@@ -7,7 +7,7 @@ use quipu_protocol::{Subject, SubjectPattern};
 use quipu_router::{BROKEN_AFTER, BROKEN_AFTER_MAX, Condition, LANES_MAX, OnBroken};
 use toml::Spanned;
 
-use super::check::{Checker, Placed};
+use super::check::{Checker, Placed, taken};
 use super::graph::Output;
 use super::problem::join;
 use super::raw::{self, Table};
@@ -149,7 +149,7 @@ fn check_on(
         checker.report(&on.span(), &place, "expected a subject pattern or more, found none");
     }
     let texts = texts.into_iter().map(|text| Spanned::new(on.span(), text)).collect();
-    let on = checker.list(texts, &place, ROUTE_SUBJECTS_MAX, SubjectPattern::new);
+    let on = checker.list(texts, &place, ROUTE_SUBJECTS_MAX, taken);
     let span = raw.name.span();
     let one_attempt = "an inline route has one attempt, and tells the publisher of it";
     let reads = "an inline route reads no queue";

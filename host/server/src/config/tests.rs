@@ -251,6 +251,7 @@ fn queues_promise_keep_and_hold_what_they_say() {
         sessions = 16
         publishers = 8
         consumers = 4
+        requests = 2
         connection_window = "1MiB"
         message = "256KiB"
         ingest = "16MiB"
@@ -275,6 +276,7 @@ fn queues_promise_keep_and_hold_what_they_say() {
         sessions: 16,
         publishers: 8,
         consumers: 4,
+        requests: 2,
         connection_window_bytes: 1 << 20,
         message_bytes: 256 << 10,
         ingest_bytes: 16 << 20,
@@ -436,7 +438,7 @@ fn everything_wrong_is_said_at_once() {
             quipu.toml:22:8: route[0].from: there is no queue `queue`; add [queue."queue"]
             quipu.toml:26:8: route[1].when: expected a CEL expression, found nothing
             quipu.toml:27:7: route[1].to[0]: subject "a b" has ' ' in it; a token is made of letters, digits, `-` and `_`
-            quipu.toml:27:14: route[1].to[1]: `x.{id}`: unknown placeholder {id}; there are {subject.1}, {header.NAME} and {key}
+            quipu.toml:27:14: route[1].to[1]: `x.{id}`: unknown placeholder {id}; there are {subject.1}, {header.NAME}, {key} and {reply_to}
             quipu.toml:28:25: route[1].on_error.attempts: expected 1 to 100, found 0
             quipu.toml:28:35: route[1].on_error.then: failed messages cannot go back to the queue they come from
             quipu.toml:30:8: route[2].name: `r` is the name of route[1] already

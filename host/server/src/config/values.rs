@@ -14,7 +14,7 @@ use super::problem::join;
 /// included, becomes the text that is there.
 ///
 /// Hands each thing that is wrong to `report`, with its key, and puts null there.
-pub(super) fn to_json(toml: Toml, path: &str, base: &Path, report: &mut dyn FnMut(String, String)) -> Json {
+pub(crate) fn to_json(toml: Toml, path: &str, base: &Path, report: &mut dyn FnMut(String, String)) -> Json {
     match toml {
         Toml::String(text) => Json::String(text),
         Toml::Integer(number) => number.into(),

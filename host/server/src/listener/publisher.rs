@@ -12,6 +12,7 @@ mod stop;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::Body;
 use quipu_protocol::{Message, MessageId, PublisherName, Subject, proto};
@@ -47,6 +48,7 @@ enum Said {
 }
 
 /// Messages that were handed to the store together.
+#[derive(Default)]
 struct Batch {
     first: u64,
     bytes: u64,
@@ -208,16 +210,7 @@ impl Publisher {
     async fn read_batch(&mut self) -> Result<(Option<Batch>, bool), Option<proto::Error>> {
         let read = |e: ReadFrameError| e.to_error();
         let mut next = self.reader.incoming().await.map_err(read)?;
-        let mut batch = Batch {
-            first: 0,
-            bytes: 0,
-            taken: Vec::new(),
-            staged: None,
-            answer: None,
-            room: None,
-            followed: Vec::new(),
-            resumes: Vec::new(),
-        };
+        let mut batch = Batch::default();
         let mut messages = Vec::new();
         let mut failed = None;
         let end = loop {
@@ -309,34 +302,60 @@ impl Publisher {
     }
 
     /// The message, or why it is refused.
-    fn message(
-        &mut self,
-        publish: &proto::Publish,
-        payload: bytes::Bytes,
-        batch: &mut Batch,
-    ) -> Result<Ready, proto::Error> {
-        let assigned = || MessageId::new(&uuid::Uuid::now_v7().simple().to_string()).expect("hex digits are an id");
-        let decoded = Message::decode_published(&publish.message, payload, quipu_queue::now_ms(), assigned);
-        let (message, has_id) = decoded.map_err(|e| Code::InvalidMessage.error(e.to_string()))?;
-        if message.subject.is_internal() {
-            let text = format!("subject `{}`: subjects that begin with `$` are the router's own", message.subject);
-            return Err(Code::InvalidMessage.error(text));
-        }
-        self.publishing.check(&message.subject)?;
-        if let Some(property) = not_offered(&message) {
-            return Err(Code::Unsupported.error(format!("{property} is not offered by this router")));
-        }
+    fn message(&mut self, publish: &proto::Publish, payload: Bytes, batch: &mut Batch) -> Result<Ready, proto::Error> {
         let most = self.services.limits.message_bytes;
-        if message.payload.len() > most {
-            let text =
-                format!("a payload of {} bytes; this router takes {most} (`limits.message`)", message.payload.len());
-            return Err(Code::TooLarge.error(text));
-        }
+        let (message, has_id) = read_message(&publish.message, payload, &mut self.publishing, most)?;
         if self.trace.follows(&message) {
             batch.followed.push((batch.taken.len(), message.id.clone(), message.subject.clone()));
         }
         self.stage.ready(message, has_id, publish.sequence)
     }
+}
+
+/// A message that a client may publish, and whether it gave it an id; or why it may not.
+pub(super) fn read_message(
+    header: &Bytes,
+    payload: Bytes,
+    publishing: &mut Publishing,
+    bytes_max: usize,
+) -> Result<(Message, bool), proto::Error> {
+    let assigned = || MessageId::new(&uuid::Uuid::now_v7().simple().to_string()).expect("hex digits are an id");
+    let decoded = Message::decode_published(header, payload, quipu_queue::now_ms(), assigned);
+    let (message, has_id) = decoded.map_err(|e| Code::InvalidMessage.error(e.to_string()))?;
+    if message.subject.is_internal() && !message.subject.is_inbox() {
+        let text = format!("subject `{}`: subjects that begin with `$` are the router's own", message.subject);
+        return Err(Code::InvalidMessage.error(text));
+    }
+    publishing.check(&message.subject)?;
+    if let Some(property) = not_offered(&message) {
+        return Err(Code::Unsupported.error(format!("{property} is not offered by this router")));
+    }
+    if message.payload.len() > bytes_max {
+        let bytes = message.payload.len();
+        let text = format!("a payload of {bytes} bytes; this router takes {bytes_max} (`limits.message`)");
+        return Err(Code::TooLarge.error(text));
+    }
+    Ok((message, has_id))
+}
+
+/// Publishes one message that no stream is for, as a publisher without a name would. It takes `room` until it is
+/// answered, also where nobody waits for that any more.
+pub(super) async fn publish_one(services: &Services, message: Message, has_id: bool, room: Room) -> proto::Result {
+    let trace = services.router.trace();
+    let followed = trace.follows(&message).then(|| (message.id.clone(), message.subject.clone()));
+    let mut stage = Stage::new(services, services.store.publisher(), (false, false));
+    let mut batch = Batch::default();
+    (batch.first, batch.room) = (1, Some(room));
+    let mut messages = Vec::new();
+    batch.taken.push(stage.ready(message, has_id, 1).map(|ready| messages.push(ready)));
+    if !messages.is_empty() {
+        stage.submit(messages, &mut batch).await;
+    }
+    let result = batch.result().await;
+    if let Some((id, subject)) = followed {
+        Told { trace, publisher: String::new() }.published(id.as_str(), subject.as_str(), &result);
+    }
+    result
 }
 
 /// A property that this router would not act upon: refused, since taking it in silence would break its promise.

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::frames::{FrameReader, FrameWriter, ReadFrameError};
-use super::{BIDIRECTIONAL_STREAMS_MAX, FIRST_FRAME_TIMEOUT, admin, publisher, subscription};
+use super::{BIDIRECTIONAL_STREAMS_MAX, FIRST_FRAME_TIMEOUT, admin, publisher, request, subscription};
 use crate::access::Client;
 use crate::services::Services;
 
@@ -207,6 +207,9 @@ async fn stream_task(send: SendStream, recv: RecvStream, services: Arc<Services>
         Ok(Ok(Some(frame))) => match frame.body {
             Body::OpenPublisher(open) => return publisher::run(open, reader, writer, services, client).await,
             Body::Subscribe(subscribe) => return subscription::run(subscribe, reader, writer, services, client).await,
+            Body::Request(request) => {
+                return request::run(request, frame.payload, (reader, writer), services, client).await;
+            }
             Body::AdminCall(call) => return admin::run(call, &frame.payload, writer, services, &client).await,
             other => Code::Protocol.error(format!("no stream begins with {}", other.name())),
         },

@@ -12,8 +12,8 @@ use quipu_protocol::limits::{EXTEND_MS_MAX, SETTLE_TOKENS_MAX, TEXT_BYTES_MAX};
 use quipu_protocol::{Message, proto};
 use quipu_queue::delivery::CREDIT_MAX;
 use quipu_queue::{
-    Consumer, Delivery, Mode, Notice, NoticeKind, Offset, Outcome, Settle, SettleError, Settlement, Start, StoreFailed,
-    SubscribeError, Token, Why,
+    Consumer, Delivery, Mode, Notice, NoticeKind, Offset, Outcome, Settle, SettleError, Settlement, Start, Store,
+    StoreFailed, SubscribeError, Token, Why,
 };
 use quipu_router::{TraceLog, What};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -112,7 +112,8 @@ pub(super) async fn run(
     let (settling, settles) = mpsc::channel(UNANSWERED_MAX);
     let answering = tokio::spawn(answer(settles, out.clone(), traced));
     let room = Arc::new(Semaphore::new(UNANSWERED_MAX));
-    let mut subscription = Subscription { reader, consumer, settling, room, written };
+    let place = (services.store.clone(), subscribe.queue, subscribe.subscription);
+    let mut subscription = Subscription { reader, consumer, place, settling, room, written };
     let last = tokio::select! {
         last = subscription.read() => last,
         Ok(notice) = is_over => Some(Out::Over(notice)),
@@ -231,6 +232,8 @@ struct Written {
 struct Subscription {
     reader: FrameReader,
     consumer: Consumer,
+    /// The queue and the subscription's name.
+    place: (Store, String, String),
     settling: mpsc::Sender<Settling>,
     /// For tokens that are not answered.
     room: Arc<Semaphore>,
@@ -287,7 +290,12 @@ impl Subscription {
                 self.consumer.credit(credit.messages).await.map_err(unavailable)?;
             }
             Body::Settle(settle) => self.settle(settle).await?,
-            Body::Seek(_) => return Err(Code::Unsupported.error("seek is not offered by this router")),
+            Body::Seek(seek) => {
+                let (store, queue, name) = &self.place;
+                let sought = store.seek(queue, name, Start::Offset(Offset(seek.offset))).await.map_err(unavailable)?;
+                // Ignored: then it is deleted, and the client is about to be told.
+                sought.ok();
+            }
             Body::End(_) => return Ok(false),
             other => {
                 let text = format!("{} does not belong on a subscription stream", other.name());
@@ -399,6 +407,7 @@ fn settle_error(error: &SettleError) -> proto::Error {
     let code = match error {
         SettleError::NoDeadLetter(_) => Code::NoDeadLetter,
         SettleError::NoQueue(_) => Code::NoQueue,
+        SettleError::NoInbox(_) => Code::NoInbox,
         SettleError::TooLarge(_) => Code::TooLarge,
         SettleError::Full(_) => Code::QueueFull,
         SettleError::Stale | SettleError::Behind | SettleError::Unreadable(_) => Code::Internal,

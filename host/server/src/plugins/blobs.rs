@@ -130,6 +130,17 @@ impl Blobs {
         Ok((copied, damaged))
     }
 
+    /// What is wrong with the files that these records of a store speak of: each with its path, and what.
+    pub(crate) fn verify(dir: &Path, records: &[String]) -> Vec<(PathBuf, String)> {
+        let blobs = Self { dir: dir.to_owned() };
+        let versions = records.iter().filter_map(|key| key.strip_prefix(super::store::VERSIONS)?.split_once('/'));
+        let wrong = |(name, digest): (&str, &str)| {
+            let error = blobs.read(digest).err()?;
+            Some((blobs.path(digest), format!("version {digest} of plugin {name:?}: {error:#}")))
+        };
+        versions.filter_map(wrong).collect()
+    }
+
     fn compiled(&self) -> PathBuf {
         self.dir.join("compiled")
     }
@@ -191,7 +202,14 @@ mod tests {
         assert_eq!(blobs.read(&digest).expect("read"), b"one");
         fs::write(blobs.path(&digest), b"two").expect("written");
         assert!(blobs.read(&digest).expect_err("damaged").to_string().contains("is damaged"));
+        let records = ["route/r".to_owned(), format!("plugin/p/{digest}"), format!("plugin/q/{}", Digest::of(b"no"))];
+        let wrong = Blobs::verify(blobs.dir(), &records);
+        assert!(
+            wrong.len() == 2 && wrong[0].1.contains("is damaged") && wrong[1].1.contains("cannot read"),
+            "{wrong:?}"
+        );
         blobs.write(&digest, b"one").expect("written anew");
+        assert_eq!(Blobs::verify(blobs.dir(), &records[..2]), []);
         assert_eq!(blobs.read(&digest).expect("read"), b"one");
         let copy = directory.path().join("copy");
         blobs.copy(&BTreeSet::from([digest.clone()]), &copy).expect("copied");

@@ -162,6 +162,10 @@ fn spawn(source: &str, bytes: usize, limits: CompileLimits, has_others: bool) ->
         command.arg("--polite");
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // Its memory is limited as address space, of which the allocator (mimalloc; this one in KiB) and a runtime with a
+    // thread for each core would take a gibibyte in advance.
+    let sparing = [("MIMALLOC_ARENA_RESERVE", "32768"), ("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
+    command.envs(sparing).env("TOKIO_WORKER_THREADS", "1");
     Ok(command.env("RUST_BACKTRACE", "0").spawn()?)
 }
 

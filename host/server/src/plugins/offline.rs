@@ -47,8 +47,18 @@ fn found(name: &str, file: &Path) -> Result<Found> {
 pub(crate) async fn load(file: &Path, config: RuntimeConfig) -> Result<(Component, Duration)> {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or("plugin").to_owned();
     let Found { source, bytes } = found(&name, file)?;
+    load_bytes(&name, &source, bytes, config).await
+}
+
+/// As [`load`], of a file's bytes; `source` is what errors call it.
+pub(crate) async fn load_bytes(
+    name: &str,
+    source: &str,
+    bytes: Vec<u8>,
+    config: RuntimeConfig,
+) -> Result<(Component, Duration)> {
     let runtime = Runtime::new(config).context("cannot start the plugin runtime")?;
-    let loaded = Compiler::new(runtime, CompileLimits::default(), None).load(&name, &source, bytes).await?;
+    let loaded = Compiler::new(runtime, CompileLimits::default(), None).load(name, source, bytes).await?;
     Ok((loaded.component, loaded.compiled.unwrap_or_default()))
 }
 

@@ -20,7 +20,8 @@ use crate::nearest::{did_you_mean, nearest};
 
 /// Most versions of all plugins.
 const VERSIONS_MAX: usize = 1_000;
-const VERSIONS: &str = "plugin/";
+/// Versions, by name and digest.
+pub(super) const VERSIONS: &str = "plugin/";
 const DEPLOYED: &str = "deploy/";
 /// Configurations that were served, by the first 16 digits of their digests, so that dead letters can be replayed.
 const CONFIGS: &str = "config/";
@@ -283,5 +284,49 @@ pub(crate) fn named(version: &Version) -> String {
         short(&version.digest).to_owned()
     } else {
         format!("{} ({})", version.tag, version.short())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quipu_queue::StoreConfig;
+    use quipu_queue::journal::JournalConfig;
+
+    #[tokio::test]
+    async fn the_oldest_configurations_go_and_what_serves_stays() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let journal = JournalConfig { segments: 4, segment_bytes: 1 << 20 };
+        let store = Store::open(&StoreConfig { journal, ..StoreConfig::new(directory.path()) }).expect("a store");
+        let blobs = || Blobs::open(directory.path().join("plugins")).expect("a directory");
+        let plugins = PluginStore::open(store.clone(), blobs(), 1 << 20).await.expect("an index");
+        let config = |n: usize| format!("{{\"n\":{n}}}");
+        let digest = |n: usize| Digest::of(config(n).as_bytes()).prefix();
+        let keep = async |range: std::ops::Range<usize>| {
+            let configs: Vec<String> = range.map(config).collect();
+            plugins.keep_configs(configs.iter().map(String::as_str)).await.expect("kept");
+        };
+        keep(0..10).await;
+        let times: BTreeSet<u64> = plugins.index().configs.values().map(|(when_ms, _)| *when_ms).collect();
+        // Those that come are later than those that are there.
+        while times.contains(&unix_ms()) {
+            tokio::task::yield_now().await;
+        }
+        keep(10..CONFIGS_MAX + 4).await;
+        assert_eq!(plugins.index().configs.len(), CONFIGS_MAX);
+        let mut gone = 0;
+        for n in 0..10 {
+            gone += usize::from(plugins.config(&digest(n)).await.expect("read").is_none());
+        }
+        assert_eq!(gone, 4, "of the oldest, and no more than had to");
+        assert_eq!(plugins.config(&digest(CONFIGS_MAX)).await.expect("read"), Some(config(CONFIGS_MAX)));
+        let long = format!("\"{}\"", "x".repeat(CONFIG_BYTES_MAX));
+        plugins.keep_configs([long.as_str()].into_iter()).await.expect("passed over");
+        assert_eq!(plugins.config(&Digest::of(long.as_bytes()).prefix()).await.expect("read"), None);
+        // What is read at a start is what was left.
+        let known = plugins.index().configs.clone();
+        let again = PluginStore::open(store.clone(), blobs(), 1 << 20).await.expect("an index");
+        assert_eq!(again.index().configs, known);
+        store.stop().await.expect("a clean stop");
     }
 }

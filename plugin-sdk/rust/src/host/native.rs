@@ -1,6 +1,7 @@
 //! A mock of the router, one per thread. Valid is what the router takes; what it traps on panics here, with the same
 //! words.
 
+use crate::header::{HEADERS_MAX, KEY_BYTES_MAX, is_property, is_reserved, plain, problem, property_fits};
 use crate::testing::{LogLine, MockMessage};
 use crate::{Outgoing, Refusal, Subject, log::Level};
 use std::cell::RefCell;
@@ -9,12 +10,6 @@ use std::cell::RefCell;
 const EMITTED_MAX: usize = 1_024;
 /// Most bytes emitted for one message in hand.
 const EMITTED_BYTES_MAX: usize = 4 << 20;
-const HEADERS_MAX: usize = 64;
-const HEADER_NAME_BYTES_MAX: usize = 128;
-const HEADER_VALUE_BYTES_MAX: usize = 4 << 10;
-const ID_BYTES_MAX: usize = 128;
-const KEY_BYTES_MAX: usize = 512;
-const PRIORITY_MAX: u8 = 9;
 
 /// All that the mock knows.
 #[derive(Debug, Default)]
@@ -63,6 +58,11 @@ pub(crate) fn seed() -> u64 {
 
 pub(crate) fn log(level: Level, text: &str) {
     scene(|scene| scene.logs.push(LogLine { level, text: text.to_owned() }));
+}
+
+#[track_caller]
+pub(crate) fn fault(text: &str, trace: &str) -> ! {
+    panic!("{text}\n{trace}")
 }
 
 #[track_caller]
@@ -142,7 +142,7 @@ pub(crate) fn reply_to() -> Option<String> {
 
 #[track_caller]
 pub(crate) fn set_header(name: &str, value: &str) {
-    trap_if(header_problem(name, value));
+    trap_if(problem(name, value));
     if set_property(name, Some(value)) {
         return;
     }
@@ -165,20 +165,20 @@ pub(crate) fn set_header(name: &str, value: &str) {
 
 #[track_caller]
 pub(crate) fn add_header(name: &str, value: &str) {
-    trap_if(header_problem(name, value));
+    trap_if(problem(name, value));
     if set_property(name, Some(value)) {
         return;
     }
     let full = hand(|message| {
         message.headers.push((name.to_owned(), value.to_owned()));
-        plain_headers(&message.headers) > HEADERS_MAX
+        plain(&message.headers) > HEADERS_MAX
     });
     assert!(!full, "header {name:?}: {HEADERS_MAX} headers at most");
 }
 
 #[track_caller]
 pub(crate) fn remove_header(name: &str) {
-    trap_if(header_problem(name, ""));
+    trap_if(problem(name, ""));
     if !set_property(name, None) {
         hand(|message| message.headers.retain(|(other, _)| !other.eq_ignore_ascii_case(name)));
     }
@@ -253,53 +253,16 @@ fn set_property(name: &str, value: Option<&str>) -> bool {
     true
 }
 
-fn is_reserved(name: &str) -> bool {
-    name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("quipu-"))
-}
-
-fn is_property(lower: &str) -> bool {
-    matches!(lower, "quipu-id" | "quipu-expires-ms" | "quipu-deliver-at-ms" | "quipu-priority")
-}
-
-fn property_fits(lower: &str, value: &str) -> bool {
-    match lower {
-        "quipu-id" => {
-            (1..=ID_BYTES_MAX).contains(&value.len()) && !value.chars().any(|c| c.is_control() || c.is_whitespace())
-        }
-        "quipu-priority" => value.parse::<u8>().is_ok_and(|priority| priority <= PRIORITY_MAX),
-        _ => value.parse::<u64>().is_ok(),
-    }
-}
-
 fn is_valid(message: &Outgoing) -> bool {
     let headers_fit = message.headers.iter().all(|(name, value)| {
         let lower = name.to_ascii_lowercase();
         let is_allowed = !is_reserved(name) || is_property(&lower) && property_fits(&lower, value);
-        is_allowed && header_problem(name, value).is_none()
+        is_allowed && problem(name, value).is_none()
     });
     headers_fit
-        && plain_headers(&message.headers) <= HEADERS_MAX
+        && plain(&message.headers) <= HEADERS_MAX
         && message.subject.parse::<Subject>().is_ok()
         && message.key.as_ref().is_none_or(|key| key.len() <= KEY_BYTES_MAX)
-}
-
-/// How many headers count towards the limit; there is room for the router's own beyond it.
-fn plain_headers(headers: &[(String, String)]) -> usize {
-    headers.iter().filter(|(name, _)| !is_reserved(name)).count()
-}
-
-fn header_problem(name: &str, value: &str) -> Option<String> {
-    if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':') {
-        Some(format!("header {name:?}: a name is visible ASCII without `:`"))
-    } else if name.len() > HEADER_NAME_BYTES_MAX {
-        Some(format!("header {name:?}: a name of {} bytes, {HEADER_NAME_BYTES_MAX} at most", name.len()))
-    } else if value.len() > HEADER_VALUE_BYTES_MAX {
-        Some(format!("header {name:?}: a value of {} bytes, {HEADER_VALUE_BYTES_MAX} at most", value.len()))
-    } else if value.chars().any(char::is_control) {
-        Some(format!("header {name:?}: a control character in the value"))
-    } else {
-        None
-    }
 }
 
 #[track_caller]

@@ -4,7 +4,7 @@ pub(crate) use crate::bindings::quipu::plugin::context::{config, now_ms, plugin,
 pub(crate) use crate::bindings::quipu::plugin::edit::{
     add_header, remove_header, remove_key, set_header, set_key, set_payload, set_payload_text,
 };
-pub(crate) use crate::bindings::quipu::plugin::log::fault;
+pub(crate) use crate::bindings::quipu::plugin::log::fault as say_fault;
 pub(crate) use crate::bindings::quipu::plugin::message::{
     attempt, expires_ms, header, header_values, headers, id, key, origin_subject, payload, payload_len, payload_range,
     priority, published_ms, reply_to, subject,
@@ -22,6 +22,11 @@ pub(crate) fn log(level: Level, text: &str) {
         Level::Error => wire_log::Level::Error,
     };
     wire_log::log(level, text);
+}
+
+pub(crate) fn fault(text: &str, trace: &str) -> ! {
+    say_fault(text, trace);
+    core::arch::wasm32::unreachable()
 }
 
 pub(crate) fn publish(message: Outgoing) -> Result<(), Refusal> {

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::secret::{Secret, TokenSource};
-use crate::config::{ConfigError, Problem, parse_toml};
+use crate::config::{ConfigError, Problem, read_toml};
 use crate::nearest::did_you_mean;
 
 /// Longest file, in bytes. A context takes some hundred.
@@ -281,14 +281,14 @@ impl Saved {
 
 /// The current context's name, and all contexts, of a text.
 fn parsed(text: &str, path: &Path) -> Result<(Option<String>, BTreeMap<String, Saved>)> {
-    let wrong = |problem| ConfigError::Invalid { file: path.display().to_string(), problems: vec![problem] };
-    let raw: Raw = parse_toml(text).map_err(wrong)?;
+    let wrong = |problems| ConfigError::Invalid { file: path.display().to_string(), problems };
+    let raw: Raw = read_toml(text).map_err(wrong)?;
     let problem = raw.context.iter().find_map(|(name, saved)| {
         let why = check_name(name).err().or_else(|| saved.get_ref().problem());
         why.map(|why| Problem::at(text, &saved.span(), format!("context.{name}"), why))
     });
     if let Some(problem) = problem {
-        return Err(wrong(problem).into());
+        return Err(wrong(vec![problem]).into());
     }
     let base = path.parent().unwrap_or(Path::new(""));
     let saved = raw.context.into_iter().map(|(name, saved)| (name, saved.into_inner().below(base))).collect();

@@ -23,7 +23,7 @@ pub(crate) struct Mapping {
 
 impl Mapping {
     /// Refuses what cannot be right for any message.
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         let paths = self.id_field.iter().chain(&self.key_field).chain(self.header_from.iter().map(|(_, path)| path));
         for path in paths {
             ensure!(path.split('.').all(|step| !step.is_empty()), "`{path}`: a path has no empty step, as in `a.b.c`");

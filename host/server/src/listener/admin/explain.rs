@@ -41,6 +41,10 @@ pub(super) struct Arguments {
     with: Option<With>,
 }
 
+/// The state of a route with a plugin that fails on everything, and what such a route does where it stands still.
+const BROKEN: &str = "broken";
+const HOLD: &str = "hold";
+
 /// A file in place of a plugin.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -183,6 +187,11 @@ impl Walk<'_> {
                 self.end(1, "refused", format!("route {name} stands still: the publisher is told to try again later"));
                 return Ok(());
             };
+            if let Some(how) = self.stands_still(name) {
+                let text = format!("route {name} is {how}: the publisher is told to try again later");
+                self.end(step, "refused", text);
+                return Ok(());
+            }
             match explained.end {
                 "forward" | "drop" => taken = true,
                 "filtered" => taken |= !explained.outputs.is_empty(),
@@ -262,6 +271,9 @@ impl Walk<'_> {
 
     /// What goes out of a route, to every queue that takes it. Where none does, the message is dead-lettered.
     fn send(&mut self, from: usize, depth: usize, subject: &Subject, message: &Message) {
+        if subject.is_inbox() {
+            return self.end(from, "reply", format!("{subject}, if whoever asked still waits"));
+        }
         if self.queues(subject).is_empty() {
             self.end(from, "no-queue", format!("no queue takes {}: its input becomes a dead letter", subject.as_str()));
         }
@@ -344,6 +356,14 @@ impl Walk<'_> {
             self.end(self.steps.len(), "waits", format!("route {name} is {} now{}{why}", info.state, sep(&why)));
         }
         Ok(Some(explained))
+    }
+
+    /// How, where an inline route refuses everything for now.
+    fn stands_still(&self, name: &str) -> Option<String> {
+        let route = self.routes.iter().find(|route| route.name == name)?;
+        let goes_on = route.state == RUNNING || (route.state == BROKEN && route.on_broken != HOLD);
+        let why = route.state_reason.clone().unwrap_or_default();
+        (!goes_on).then(|| format!("{}{}{why}", route.state, sep(&why)))
     }
 
     /// The queues that take a subject.

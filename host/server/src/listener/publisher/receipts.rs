@@ -88,7 +88,7 @@ async fn receipts(
 }
 
 impl Told {
-    fn published(&self, id: &str, subject: &str, result: &proto::Result) {
+    pub(super) fn published(&self, id: &str, subject: &str, result: &proto::Result) {
         use proto::result::Kind;
         let (outcome, positions): (&str, &[proto::Position]) = match &result.kind {
             Some(Kind::Stored(stored)) => ("stored", &stored.positions),
@@ -104,6 +104,14 @@ impl Told {
 }
 
 impl Batch {
+    /// What became of the only message that it has.
+    pub(super) async fn result(mut self) -> proto::Result {
+        let results = self.results().await;
+        let (mut answers, fenced) = answers(std::mem::take(&mut self.taken), results);
+        let none = || error_result(fenced.unwrap_or_else(|| Code::Internal.error("the store gave no answer")));
+        answers.pop().unwrap_or_else(none)
+    }
+
     /// The store's answer; none where it stopped without one.
     async fn results(&mut self) -> Results {
         if let Some(staged) = self.staged.as_mut() {
@@ -253,6 +261,7 @@ fn result_of(receipt: Receipt) -> proto::Result {
 fn refusal(error: &PublishError) -> proto::Error {
     let code = match error {
         PublishError::NoQueue(_) => Code::NoQueue,
+        PublishError::NoInbox(_) => Code::NoInbox,
         PublishError::TooLarge(_) => Code::TooLarge,
         PublishError::Full(_) => Code::QueueFull,
         PublishError::DiskFull => Code::DiskFull,

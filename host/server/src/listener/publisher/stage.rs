@@ -2,6 +2,8 @@
 //!
 //! Reading never waits for a plugin. From the first message that an inline route is for, a task of the publisher's own
 //! takes its batches, one after the other: they stay in order, and as many wait as credit lets a client have under way.
+//! The routes are asked of what waits behind a batch along with it: the way to the workers and back costs several times
+//! what a small plugin does with a message.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,13 +11,16 @@ use std::sync::Arc;
 use quipu_protocol::code::Code;
 use quipu_protocol::{Message, MessageId, Subject, proto};
 use quipu_queue::{Output, Published, Store};
-use quipu_router::{Admission, Inline, Refusal};
+use quipu_router::{Inline, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::ingest::{Ingest, Room};
 use super::stop::Stop;
-use super::{Answer, Batch, WINDOW_MESSAGES};
+use super::{Answer, BATCH_MESSAGES, Batch, WINDOW_MESSAGES};
 use crate::services::Services;
+
+/// Batches taken at once.
+const BATCHES_AT_ONCE: usize = 64;
 
 /// The way to the store.
 pub(super) struct Stage {
@@ -110,7 +115,14 @@ impl Stage {
             return;
         }
         let (inline, store, ingest, terms) = (&self.inline, &self.store, &self.ingest, self.terms);
-        let gate = || Gate { inline: inline.clone(), store: store.clone(), ingest: ingest.clone(), terms, room: None };
+        let gate = || Gate {
+            inline: inline.clone(),
+            store: store.clone(),
+            ingest: ingest.clone(),
+            terms,
+            said: VecDeque::new(),
+            room: None,
+        };
         let source = &self.source;
         let staged = self.staged.get_or_insert_with(|| {
             // Every batch holds at least one message, so there is always room.
@@ -136,46 +148,54 @@ pub(super) struct Gate {
     store: Store,
     ingest: Arc<Ingest>,
     terms: Terms,
+    /// What the inline routes said of the messages that come next.
+    said: VecDeque<quipu_router::Admitted>,
     /// What outputs of the batch in hand take.
     pub(super) room: Option<Room>,
 }
 
 async fn run(mut staged: mpsc::Receiver<Staged>, source: Arc<quipu_queue::Publisher>, mut gate: Gate) {
-    while let Some(Staged { messages, reply, .. }) = staged.recv().await {
-        let (messages, refused) = gate.admit(messages).await;
-        let answer = if messages.is_empty() { None } else { source.submit(messages).await.ok() };
-        // The publisher may be gone.
-        reply.send(Admitted { refused, answer, room: gate.room.take() }).ok();
+    let mut came = Vec::new();
+    while staged.recv_many(&mut came, BATCHES_AT_ONCE).await > 0 {
+        for batch in &mut came {
+            gate.recognise(&mut batch.messages).await;
+        }
+        let mut waiting: VecDeque<Staged> = came.drain(..).collect();
+        while let Some(Staged { messages, reply, .. }) = waiting.pop_front() {
+            let (messages, refused) = gate.admit_before(messages, &waiting).await;
+            let answer = if messages.is_empty() { None } else { source.submit(messages).await.ok() };
+            // The publisher may be gone.
+            reply.send(Admitted { refused, answer, room: gate.room.take() }).ok();
+        }
     }
 }
 
 impl Gate {
     /// What of the messages is stored, with its outputs; and why the others are refused. Where the publisher stops at a
     /// failure, no further than to the first of these.
-    pub(super) async fn admit(&mut self, messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
-        let is_known = self.known(&messages).await;
-        let asks = |(message, known): (&Ready, &bool)| match message {
-            Ready::Asked(asked) if !known => Some(asked.message.clone()),
-            _ => None,
-        };
-        let mut asked: VecDeque<Message> = messages.iter().zip(&is_known).filter_map(asks).collect();
-        let mut said = VecDeque::new();
+    pub(super) async fn admit(&mut self, mut messages: Vec<Ready>) -> (Vec<Published>, Vec<Option<proto::Error>>) {
+        self.recognise(&mut messages).await;
+        self.admit_before(messages, &VecDeque::new()).await
+    }
+
+    /// As `admit`, of messages that are recognised, with other batches behind them.
+    async fn admit_before(
+        &mut self,
+        messages: Vec<Ready>,
+        behind: &VecDeque<Staged>,
+    ) -> (Vec<Published>, Vec<Option<proto::Error>>) {
         let (mut stored, mut refused) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
-        for (message, is_known) in messages.into_iter().zip(is_known) {
-            let admission = match message {
-                Ready::Asked(_) if !is_known => {
-                    if said.is_empty() {
-                        // Of all that is left; the answer may be for the first of them alone. No plugin is to see what
-                        // comes behind a failure.
-                        let at_once = if self.terms.stops { 1 } else { asked.len() };
-                        said = self.inline.admit(asked.iter().take(at_once).cloned().collect()).await.into();
-                    }
-                    asked.pop_front();
-                    said.pop_front()
+        let mut messages = messages.into_iter();
+        while let Some(message) = messages.next() {
+            let decided = match message {
+                Ready::Stored(published) => Ok(published),
+                Ready::Refused(error) => Err(error),
+                Ready::Asked(asked) => {
+                    let said = self.ask(&asked.message, messages.as_slice(), behind).await;
+                    self.decided(&asked, said)
                 }
-                _ => None,
             };
-            match self.decided(message, admission) {
+            match decided {
                 Ok(published) => {
                     stored.push(published);
                     refused.push(None);
@@ -189,14 +209,30 @@ impl Gate {
         (stored, refused)
     }
 
-    /// What the inline routes said of a message, if they were asked.
-    fn decided(&mut self, message: Ready, said: Option<quipu_router::Admitted>) -> Result<Published, proto::Error> {
-        let admission = said.unwrap_or_else(|| Ok(Admission::default())).map_err(error)?;
-        let published = match message {
-            Ready::Stored(published) => published,
-            Ready::Asked(asked) => self.terms.published(&asked)?,
-            Ready::Refused(error) => return Err(error),
-        };
+    /// What the inline routes say of a message. They are asked of those behind it as well, unless no plugin is to see
+    /// what comes behind a failure; the answer may be for the first of them alone.
+    async fn ask(
+        &mut self,
+        message: &Message,
+        rest: &[Ready],
+        behind: &VecDeque<Staged>,
+    ) -> Option<quipu_router::Admitted> {
+        if self.said.is_empty() {
+            let others = rest.iter().chain(behind.iter().flat_map(|batch| &batch.messages));
+            let others =
+                others.filter_map(|other| if let Ready::Asked(asked) = other { Some(&asked.message) } else { None });
+            let at_once = if self.terms.stops { 1 } else { BATCH_MESSAGES };
+            let asked = std::iter::once(message).chain(others).take(at_once).cloned().collect();
+            self.said = self.inline.admit(asked).await.into();
+        }
+        self.said.pop_front()
+    }
+
+    /// What comes of what the inline routes said of a message.
+    fn decided(&mut self, asked: &Asked, said: Option<quipu_router::Admitted>) -> Result<Published, proto::Error> {
+        let said = said.ok_or_else(|| Code::Internal.error("the inline routes gave no answer"))?;
+        let admission = said.map_err(error)?;
+        let published = self.terms.published(asked)?;
         let bytes = admission.outputs.iter().map(Output::size).sum::<usize>();
         if bytes > 0 {
             let overloaded =
@@ -211,22 +247,27 @@ impl Gate {
         Ok(if admission.taken { published.taken() } else { published })
     }
 
-    /// Which of them were published before: they are answered as then, and no plugin sees them again.
-    async fn known(&self, messages: &[Ready]) -> Vec<bool> {
+    /// Those that were published before are answered as then, and no plugin sees them again.
+    async fn recognise(&self, messages: &mut [Ready]) {
         let id = |message: &Ready| match message {
             Ready::Asked(Asked { message, has_id: true, .. }) if !self.terms.is_named => {
                 Some((message.subject.clone(), message.id.clone()))
             }
             _ => None,
         };
-        let ids: Vec<Option<(Subject, MessageId)>> = messages.iter().map(id).collect();
-        if ids.iter().all(Option::is_none) {
-            return vec![false; messages.len()];
+        let ids: Vec<(usize, (Subject, MessageId))> =
+            messages.iter().enumerate().filter_map(|(n, message)| Some((n, id(message)?))).collect();
+        if ids.is_empty() {
+            return;
         }
-        let has_id: Vec<bool> = ids.iter().map(Option::is_some).collect();
+        let (places, ids): (Vec<usize>, Vec<_>) = ids.into_iter().unzip();
         // A store that has failed says so itself.
-        let mut known = self.store.known(ids.into_iter().flatten().collect()).await.unwrap_or_default().into_iter();
-        has_id.into_iter().map(|has_id| has_id && known.next().flatten().is_some()).collect()
+        let known = self.store.known(ids).await.unwrap_or_default();
+        for (place, _) in places.into_iter().zip(known).filter(|(_, known)| known.is_some()) {
+            if let Ready::Asked(asked) = &messages[place] {
+                messages[place] = self.terms.published(asked).map_or_else(Ready::Refused, Ready::Stored);
+            }
+        }
     }
 }
 

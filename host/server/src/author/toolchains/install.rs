@@ -1,0 +1,133 @@
+//! Gets tools from the registries of their languages, into the folder of a [`Toolbox`] and nowhere else. A target of Rust
+//! goes where rustup keeps it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{Missing, Registry, Tool, Toolbox, Toolchains};
+
+/// Why a tool was not got. What the installer itself said is on standard error.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum InstallError {
+    /// What installs it is not there.
+    #[error(transparent)]
+    Missing(#[from] Missing),
+    /// The installer failed.
+    #[error("{0} failed; its own words are above")]
+    Failed(String),
+    /// The installer was content, and the tool is not there.
+    #[error("{command} went well, but there is still no {tool} that will do: {missing}")]
+    NotThere {
+        /// What was run.
+        command: String,
+        /// What should be there.
+        tool: String,
+        /// What is wrong with it.
+        missing: Missing,
+    },
+    /// A file or program cannot be used.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or program.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// What a registry's packages are installed by.
+pub(crate) fn installer(registry: Registry) -> Option<&'static str> {
+    match registry {
+        Registry::Pypi => Some("python3"),
+        Registry::Npm => Some("npm"),
+        Registry::System | Registry::Rustup => None,
+    }
+}
+
+/// Gets those of these tools that are missing. Others who install into the same folder wait for each other. `say` hears
+/// what is about to be got.
+///
+/// # Errors
+///
+/// [`InstallError`] at the first registry that fails. Tools that only the system can give are left to the caller.
+pub(crate) fn install(toolbox: &Toolbox, tools: &[&str], say: &mut dyn FnMut(String)) -> Result<(), InstallError> {
+    let _held = lock(toolbox.dir())?;
+    for registry in [Registry::Rustup, Registry::Pypi, Registry::Npm] {
+        let missing: Vec<(&str, &Tool)> = tools
+            .iter()
+            .filter_map(|name| Some((*name, Toolchains::embedded().tool(name)?)))
+            .filter(|(name, tool)| tool.registry == registry && toolbox.find(name).is_err())
+            .collect();
+        if missing.is_empty() {
+            continue;
+        }
+        if let Some(installer) = installer(registry) {
+            toolbox.find(installer)?;
+        }
+        let names: Vec<String> =
+            missing.iter().map(|(name, tool)| format!("{name} {}", tool.wanted()).trim_end().to_owned()).collect();
+        say(format!("getting {} from {registry}", names.join(", ")));
+        let command = match registry {
+            Registry::Rustup => run(Command::new("rustup").args(["target", "add"]).args(tools_of(&missing)))?,
+            Registry::Pypi => pip(toolbox.dir(), &missing)?,
+            _ => npm(toolbox.dir(), &missing)?,
+        };
+        for (name, _) in missing {
+            let not_there = |missing| InstallError::NotThere { command: command.clone(), tool: name.into(), missing };
+            toolbox.find(name).map_err(not_there)?;
+        }
+    }
+    Ok(())
+}
+
+fn tools_of<'a>(missing: &[(&'a str, &Tool)]) -> Vec<&'a str> {
+    missing.iter().map(|(name, _)| *name).collect()
+}
+
+/// Packages as an installer takes them, with this between name and version.
+fn pinned(missing: &[(&str, &Tool)], at: &str) -> Vec<String> {
+    missing
+        .iter()
+        .map(|(_, tool)| format!("{}{at}{}", tool.package, tool.version.as_deref().unwrap_or_default()))
+        .collect()
+}
+
+fn pip(dir: &Path, missing: &[(&str, &Tool)]) -> Result<String, InstallError> {
+    let venv = dir.join("venv");
+    let python = venv.join("bin/python");
+    // Without pip in it, it is what a system without `venv` leaves behind.
+    if !venv.join("bin/pip").exists() {
+        run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
+    }
+    let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"];
+    run(Command::new(python).args(quiet).args(pinned(missing, "==")))
+}
+
+fn npm(dir: &Path, missing: &[(&str, &Tool)]) -> Result<String, InstallError> {
+    let node = dir.join("node");
+    fs::create_dir_all(&node).map_err(|source| InstallError::Io { path: node.clone(), source })?;
+    let quiet = ["--save-exact", "--no-fund", "--no-audit", "--loglevel=error"];
+    run(Command::new("npm").arg("install").arg("--prefix").arg(&node).args(quiet).args(pinned(missing, "@")))
+}
+
+/// Runs an installer; its command line, once it has gone well.
+fn run(command: &mut Command) -> Result<String, InstallError> {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
+    let status = status.map_err(|source| InstallError::Io { path: command.get_program().into(), source })?;
+    if status.success() { Ok(line) } else { Err(InstallError::Failed(line)) }
+}
+
+fn lock(dir: &Path) -> Result<File, InstallError> {
+    let path = dir.join("lock");
+    let open = || {
+        fs::create_dir_all(dir)?;
+        let file = File::create(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    open().map_err(|source| InstallError::Io { path: path.clone(), source })
+}
