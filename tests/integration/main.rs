@@ -20,6 +20,7 @@ mod operations;
 mod plugins;
 mod publishers;
 mod requests;
+mod shell;
 mod shutdown;
 mod subscriptions;
 

@@ -113,6 +113,16 @@ impl Client {
         Ok(consuming)
     }
 
+    /// Whether it may look at this queue, and so see its name.
+    pub(crate) fn may_read(&self, queue: &str) -> bool {
+        self.who().is_ok_and(|who| who.may_read(queue))
+    }
+
+    /// Whether it may consume from this queue.
+    pub(crate) fn may_consume(&self, queue: &str) -> bool {
+        self.who().is_ok_and(|who| who.may_consume(queue))
+    }
+
     /// Whether it may call this admin method.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use std::str::FromStr;
 
 use super::embedded::Embedded;
 use super::job::{BuildError, Job};
-use crate::config::nearest;
+use crate::nearest::nearest;
 
 /// Every language, in the order they are named in.
 pub(crate) static ALL: [&Language; 4] = [&rust::RUST, &c::C, &zig::ZIG, &assemblyscript::ASSEMBLYSCRIPT];

@@ -34,8 +34,10 @@ pub(crate) enum PluginCommand {
     /// Makes a file that the router loads of a project. Needs no router.
     Build(build::Args),
     /// Lists the versions in the router's store, and the routes that serve them.
+    #[command(after_help = "Example:\n  quipu plugin list")]
     List(Ask),
     /// Shows a plugin: its versions, where they serve, and what they did.
+    #[command(after_help = "Example:\n  quipu plugin show big-quakes")]
     Show {
         /// Its name.
         name: String,
@@ -43,12 +45,17 @@ pub(crate) enum PluginCommand {
         ask: Ask,
     },
     /// Copies a plugin's file into the router's store. It serves once it is deployed.
+    #[command(after_help = "Example:\n  quipu plugin push big-quakes.wasm --tag 1.5.0 --cases cases.json")]
     Push(push::Args),
     /// Puts a version into a running route, between two messages. Whatever fails leaves what serves.
+    #[command(after_help = "Example:\n  quipu plugin deploy big-quakes@1.5.0 --route alerts")]
     Deploy(deploy::DeployArgs),
     /// Goes back to the version that a route served before.
+    #[command(after_help = "Examples:\n  quipu plugin rollback big-quakes --route alerts\n  \
+        quipu plugin rollback big-quakes --route alerts --to 1.4.2")]
     Rollback(deploy::RollbackArgs),
     /// Takes a version out of the router's store, unless it is in use.
+    #[command(after_help = "Example:\n  quipu plugin rm big-quakes@1.4.2")]
     Rm {
         /// NAME@VERSION: a tag, or the beginning of a digest.
         version: Reference,
@@ -56,10 +63,13 @@ pub(crate) enum PluginCommand {
         ask: Ask,
     },
     /// Shows what a file is: its digest, what it imports, its functions. Needs no router.
+    #[command(after_help = "Example:\n  quipu plugin inspect big-quakes.wasm")]
     Inspect(inspect::Args),
     /// Shows what a plugin logged.
+    #[command(after_help = "Example:\n  quipu plugin logs big-quakes --follow --since 5m --level warn")]
     Logs(logs::Args),
     /// Shows what plugins failed on, by fingerprint.
+    #[command(after_help = "Examples:\n  quipu plugin traps\n  quipu plugin traps big-quakes --json")]
     Traps {
         /// Of this plugin alone.
         name: Option<String>,

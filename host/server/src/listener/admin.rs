@@ -22,8 +22,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
+use super::hint;
 use crate::access::Client;
 use crate::config::Kind;
+use crate::nearest::did_you_mean;
 use crate::services::Services;
 pub(crate) use longer::Longer;
 
@@ -57,7 +59,7 @@ pub(super) async fn run(
                 writer.finish();
             }
         }
-        Err(error) => writer.fail(error).await,
+        Err(error) => writer.fail(hint::for_call(error, payload, &services, client).await).await,
     }
 }
 
@@ -164,6 +166,16 @@ fn routes(services: &Services, store: &StoreInfo) -> Vec<RouteInfo> {
         }
     }
     routes
+}
+
+/// The route of this name. Those who may ask for one by name may see all of them.
+fn route(services: &Services, name: &str) -> Result<RouteInfo, proto::Error> {
+    let mut routes = services.router.routes();
+    if let Some(at) = routes.iter().position(|running| running.name == name) {
+        return Ok(routes.swap_remove(at));
+    }
+    let near = did_you_mean(name, routes.iter().map(|running| running.name.as_str()));
+    Err(Code::InvalidCall.error(format!("there is no route {name:?}{near}")))
 }
 
 fn unavailable(e: StoreFailed) -> proto::Error {

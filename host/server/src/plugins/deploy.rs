@@ -16,6 +16,7 @@ use super::store::named;
 use super::version::{Deployed, Reference, Version, short, unix_ms};
 use super::{routes_with, r#use};
 use crate::config::{Config, PluginUse, RouteConfig};
+use crate::nearest::did_you_mean;
 use crate::services::Services;
 
 /// What is asked for.
@@ -172,7 +173,10 @@ async fn start(services: &Services, config: &Config, route: &RouteConfig) -> Res
 fn find(services: &Services, config: &Config, order: &Order) -> Result<(RouteConfig, Arc<Version>)> {
     let (plugins, Order { name, route: to, .. }) = (&services.plugins, order);
     let route = config.routes.iter().find(|route| route.name == *to);
-    let route = route.cloned().ok_or_else(|| anyhow!("there is no route {to:?}"))?;
+    let route = route.cloned().ok_or_else(|| {
+        let near = did_you_mean(to, config.routes.iter().map(|route| route.name.as_str()));
+        anyhow!("there is no route {to:?}{near}")
+    })?;
     let mut uses = route.plugins.iter().filter(|plugin| plugin.name == *name).peekable();
     if uses.peek().is_none() {
         let others: Vec<&str> = route.plugins.iter().map(|plugin| plugin.name.as_str()).collect();

@@ -134,8 +134,8 @@ pub(super) async fn answer(
             tracing::info!(plugin = removed.name, version = removed.label(), who, "removed from the store");
             Ok(json!({ "removed": { "name": removed.name, "tag": removed.tag, "digest": removed.digest } }))
         }
-        "plugin.logs" => Ok(logs(services, &arguments(method, payload)?)),
-        "plugin.traps" => Ok(traps(services, &arguments(method, payload)?)),
+        "plugin.logs" => logs(services, &arguments(method, payload)?),
+        "plugin.traps" => traps(services, &arguments(method, payload)?),
         unknown => Err(unknown_method(unknown)),
     }
 }
@@ -175,9 +175,7 @@ async fn list(services: &Services) -> Result<Value, proto::Error> {
 async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
     let versions = services.plugins.store.versions(Some(name));
     if versions.is_empty() {
-        return Err(
-            Code::InvalidCall.error(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"))
-        );
+        return Err(Code::InvalidCall.error(services.plugins.store.missing(name)));
     }
     let deployments = services.plugins.store.deployments().into_iter().filter(|(_, plugin, _)| plugin == name);
     let deployments: Vec<Value> =
@@ -234,16 +232,33 @@ async fn deploy(services: &Arc<Services>, order: Order) -> Result<Value, proto::
     services.longer.wait(what, work).await
 }
 
-fn logs(services: &Services, call: &Logs) -> Value {
+/// The last lines. Of a plugin that is gone they are still there; of one that nobody knows there is nothing to wait for.
+fn logs(services: &Services, call: &Logs) -> Result<Value, proto::Error> {
     let level = call.level.unwrap_or(LogLevel::Trace);
     let lines = services.plugins.compiler.runtime().logs(&call.name, call.route.as_deref(), call.after);
     let last = lines.last().map_or(call.after, |line| line.number);
+    if lines.is_empty() && call.after == 0 {
+        known(services, &call.name)?;
+        if let Some(route) = &call.route {
+            super::route(services, route)?;
+        }
+    }
     let wanted = lines.iter().filter(|line| line.level >= level && line.time_ms >= call.since_ms);
-    json!({ "lines": wanted.collect::<Vec<_>>(), "after": last })
+    Ok(json!({ "lines": wanted.collect::<Vec<_>>(), "after": last }))
 }
 
-fn traps(services: &Services, call: &Traps) -> Value {
+fn traps(services: &Services, call: &Traps) -> Result<Value, proto::Error> {
     let traps = services.router.traps().into_iter();
-    let wanted = traps.filter(|trap| call.name.as_ref().is_none_or(|name| trap.plugin == *name));
-    json!({ "traps": wanted.collect::<Vec<_>>() })
+    let wanted: Vec<_> = traps.filter(|trap| call.name.as_ref().is_none_or(|name| trap.plugin == *name)).collect();
+    if let Some(name) = call.name.as_ref().filter(|_| wanted.is_empty()) {
+        known(services, name)?;
+    }
+    Ok(json!({ "traps": wanted }))
+}
+
+fn known(services: &Services, name: &str) -> Result<(), proto::Error> {
+    if services.plugins.store.versions(Some(name)).is_empty() {
+        return Err(Code::InvalidCall.error(services.plugins.store.missing(name)));
+    }
+    Ok(())
 }
