@@ -146,7 +146,7 @@ fn current(load: impl FnOnce() -> Result<Contexts>, is_server_said: bool) -> Res
         Err(e) => return Err(e),
     };
     let Some(name) = contexts.current() else { return Ok((None, None)) };
-    let found = contexts.find(name).map(Saved::clone);
+    let found = contexts.find(name).cloned();
     match found {
         Ok(saved) => Ok((Some(name.to_owned()), Some(saved))),
         Err(_) if is_server_said => Ok((None, None)),
