@@ -1,9 +1,12 @@
 //! `quipu plugin`: versions of plugins, and which of them routes serve.
 
+mod bench;
 mod build;
 pub(crate) mod compile;
 mod deploy;
+mod dev;
 mod doctor;
+mod from_queue;
 mod inspect;
 mod logs;
 mod new;
@@ -11,6 +14,8 @@ mod push;
 pub(super) use push::upload;
 mod run;
 mod show;
+mod shown;
+mod test;
 
 use std::io;
 use std::process::ExitCode;
@@ -76,8 +81,14 @@ pub(crate) enum PluginCommand {
         #[command(flatten)]
         ask: Ask,
     },
-    /// Runs a file on messages, a line each, and says what it makes of them. Needs no router.
+    /// Tries a plugin's cases: messages, and what should become of them. Needs no router.
+    Test(test::Args),
+    /// Runs a plugin on messages, a line each, and says what it makes of them. Needs no router.
     Run(run::Args),
+    /// Measures a plugin: time, instructions and memory for each message. Needs no router.
+    Bench(bench::Args),
+    /// Builds, tests and deploys a project as often as its sources change.
+    Dev(dev::Args),
 }
 
 pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
@@ -96,7 +107,10 @@ pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
         PluginCommand::Inspect(args) => inspect::run(args).await,
         PluginCommand::Logs(args) => logs::run(args).await,
         PluginCommand::Traps { name, ask } => ask.ask("plugin.traps", json!({ "name": name }), show::print_traps).await,
+        PluginCommand::Test(args) => test::run(args).await,
         PluginCommand::Run(args) => run::run(args).await,
+        PluginCommand::Bench(args) => bench::run(args).await,
+        PluginCommand::Dev(args) => dev::run(args).await,
     }
 }
 

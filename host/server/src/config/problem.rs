@@ -37,13 +37,13 @@ impl Problem {
     }
 
     /// What the parser says.
-    pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Self {
+    pub(crate) fn syntax(text: &str, error: &toml::de::Error) -> Self {
         let lines: Vec<&str> = error.message().lines().collect();
         Self::at(text, &error.span().unwrap_or_default(), "", lines.join("; "))
     }
 
     /// What serde says, in our words.
-    pub(super) fn shape(text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> Self {
+    pub(crate) fn shape(text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> Self {
         let path = key_path(error.path());
         let span = error.inner().span().unwrap_or_default();
         let said = error.inner().message();

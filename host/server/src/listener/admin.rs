@@ -6,6 +6,7 @@ mod explain;
 mod ledger;
 mod longer;
 mod message;
+mod peek;
 mod plugin;
 mod redrive;
 mod status;
@@ -89,6 +90,7 @@ async fn answer(
             let found = info(services).await?.queues.into_iter().find(|known| known.name == queue);
             Ok(json!({ "queue": found.ok_or_else(|| no_queue(&queue))? }))
         }
+        "queue.peek" => peek::peek(services, arguments(method, payload)?).await,
         "queue.redrive" => redrive::redrive(services, arguments(method, payload)?).await,
         "ledger" => ledger::ledger(services, arguments(method, payload)?).await,
         "route.list" => {

@@ -16,7 +16,8 @@ use crate::plugins::Push;
 use crate::plugins::cases::Case;
 use crate::plugins::deploy::{self, Order, Target};
 use crate::plugins::figures::Figures;
-use crate::plugins::version::{Reference, Version, is_own};
+use crate::plugins::upload::PIECE_BYTES_MAX;
+use crate::plugins::version::{DEV, Reference, Version, is_own};
 use crate::services::Services;
 
 #[derive(Deserialize)]
@@ -77,6 +78,16 @@ struct Remove {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Fetch {
+    name: String,
+    version: String,
+    /// Where the piece begins.
+    #[serde(default)]
+    offset: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Logs {
     name: String,
     route: Option<String>,
@@ -119,6 +130,7 @@ pub(super) async fn answer(
             let received = services.plugins.uploads.add(&upload, offset, &data).map_err(refused)?;
             Ok(json!({ "received": received }))
         }
+        "plugin.fetch" => fetch(services, arguments(method, payload)?).await,
         "plugin.push" => push(services, arguments(method, payload)?, who.to_owned()).await,
         "plugin.deploy" => {
             let Deploy { name, version, route } = arguments(method, payload)?;
@@ -194,7 +206,7 @@ async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
 
 async fn push(services: &Arc<Services>, call: PushCall, who: String) -> Result<Value, proto::Error> {
     let PushCall { upload, name, tag, cases, source } = call;
-    if tag.as_deref().is_some_and(is_own) {
+    if tag.as_deref().is_some_and(|tag| is_own(tag) && tag != DEV) {
         return Err(Code::InvalidCall.error("plugin.push: the router gives that tag itself"));
     }
     let (what, services_of) = (format!("push {upload}"), services.clone());
@@ -216,6 +228,17 @@ async fn push(services: &Arc<Services>, call: PushCall, who: String) -> Result<V
         Some(why) => Err(Code::InvalidCall.error(why)),
         None => Ok(answer),
     }
+}
+
+/// A piece of a version's file.
+async fn fetch(services: &Arc<Services>, Fetch { name, version, offset }: Fetch) -> Result<Value, proto::Error> {
+    let version = services.plugins.store.find(&name, &version).map_err(refused)?;
+    let (blobs, digest) = (services.plugins.store.blobs.clone(), version.digest.clone());
+    let bytes = tokio::task::spawn_blocking(move || blobs.read(&digest)).await;
+    let bytes =
+        bytes.map_err(anyhow::Error::from).and_then(|read| read).map_err(|e| Code::Internal.error(format!("{e:#}")))?;
+    let piece = bytes.get(offset..bytes.len().min(offset.saturating_add(PIECE_BYTES_MAX))).unwrap_or_default();
+    Ok(json!({ "digest": version.digest, "size": bytes.len(), "data": STANDARD.encode(piece) }))
 }
 
 /// A deployment that failed is an answer too: it says the step, and what serves on.
