@@ -318,8 +318,9 @@ const SLOT_GIB: u64 = 4;
 /// second, QuickJS plugins half a dozen.
 const TABLES_PER_INSTANCE: u32 = 8;
 
-/// Core instances that one plugin may consist of; a component from a core module has four. They take no room until used.
-pub(crate) const CORE_INSTANCES_MAX: u32 = 32;
+/// Core instances that one plugin may consist of: a component from a core module has four, one of QuickJS 11, and a Python
+/// interpreter 38, one for each of its libraries. They take no room until used.
+pub(crate) const CORE_INSTANCES_MAX: u32 = 64;
 
 /// Memories that one plugin may have.
 pub(crate) const MEMORIES_MAX: u32 = 8;

@@ -197,6 +197,26 @@ fn more_memories_than_a_plugin_may_have_are_refused() {
     assert_eq!(error(&wat(&module)).to_string(), "p.wasm has 10 linear memories; a plugin has at most 8");
 }
 
+/// A Python interpreter comes as 38 modules, one for each of its libraries.
+#[test]
+fn a_plugin_of_many_modules_runs() {
+    let of_modules = |count: u8| {
+        // Behind the three that the encoder made: an empty one, and so many instances of it.
+        let mut bytes = component();
+        bytes.extend(b"\x01\x08\0asm\x01\0\0\0");
+        let instances: Vec<u8> = std::iter::once(count).chain([0, 3, 0].repeat(count.into())).collect();
+        bytes.extend([2, u8::try_from(instances.len() & 0x7f).expect("seven bits") | 0x80]);
+        bytes.push(u8::try_from(instances.len() >> 7).expect("seven bits"));
+        bytes.extend(instances);
+        bytes
+    };
+    let plugin = RUNTIME.load("p", "p.wasm", &of_modules(40)).expect("a plugin");
+    let mut guest = plugin.plugin(Use { limits: limits(), ..Use::default() }).expect("an instance");
+    assert_eq!(guest.process(&mut hand()), Ok(Verdict::Forward));
+    let text = error(&of_modules(70)).to_string();
+    assert!(text.starts_with("p.wasm ") && text.contains("core"), "{text}");
+}
+
 /// The reader of such types calls itself for each. What the survey lets through must not overflow its stack, and what it
 /// does not is never read: 5 million of them take 15 MB.
 #[test]

@@ -3,7 +3,11 @@
 
 pub(crate) mod assemblyscript;
 pub(crate) mod c;
+mod go;
+mod js;
+mod python;
 pub(crate) mod rust;
+mod ts;
 pub(crate) mod zig;
 
 use std::fmt;
@@ -15,7 +19,8 @@ use super::job::{BuildError, Job};
 use crate::nearest::nearest;
 
 /// Every language, in the order they are named in.
-pub(crate) static ALL: [&Language; 4] = [&rust::RUST, &c::C, &zig::ZIG, &assemblyscript::ASSEMBLYSCRIPT];
+pub(crate) static ALL: [&Language; 8] =
+    [&rust::RUST, &c::C, &zig::ZIG, &assemblyscript::ASSEMBLYSCRIPT, &js::JS, &ts::TS, &python::PYTHON, &go::GO];
 
 /// What is needed to make a project in a language, and a plugin of the project.
 #[derive(Debug)]

@@ -1,0 +1,3 @@
+module quipu
+
+go 1.27

@@ -1,0 +1,60 @@
+// Fields of JSON by a dotted path, and what a value is called.
+
+/** The names on the way: `a.b\.c` is `a`, then `b.c`. */
+export function parsePath(path) {
+  const names = [""];
+  for (let i = 0; i < path.length; i++) {
+    if (path[i] === ".") names.push("");
+    else names[names.length - 1] += path[i] === "\\" && i + 1 < path.length ? path[++i] : path[i];
+  }
+  if (names.includes("")) throw new TypeError(`invalid path ${JSON.stringify(path)}: an empty name`);
+  return names;
+}
+
+/** Either the `value` at these names, or the `problem` on the way to it. */
+export function fieldOf(json, names) {
+  let value = json;
+  for (const [depth, name] of names.entries()) {
+    const place = depth === 0 ? "the payload" : names.slice(0, depth).join(".");
+    if (value === null || typeof value !== "object") return { problem: `absent: ${place} is ${kind(value)}` };
+    const isThere = Object.hasOwn(value, name) && !(Array.isArray(value) && name === "length");
+    if (!isThere) return { problem: `absent: ${place} has no ${JSON.stringify(name)}` };
+    value = value[name];
+  }
+  return { value };
+}
+
+const EXPECTED = new Map([
+  [Number, "a number"],
+  [String, "a text"],
+  [Boolean, "true or false"],
+  [Array, "an array"],
+  [Object, "an object"],
+]);
+
+/** How a value of JSON differs from what was asked for, by its constructor; undefined where it does not. */
+export function expectJson(value, type) {
+  const expected = EXPECTED.get(type);
+  if (expected === undefined) {
+    throw new TypeError("a type is one of Number, String, Boolean, Array, Object");
+  }
+  return kind(value) === expected || (expected === "true or false" && typeof value === "boolean")
+    ? undefined
+    : `found ${kind(value)}, expected ${expected}`;
+}
+
+/** As people call it. */
+export function kind(value) {
+  if (value === null) return "null";
+  if (Array.isArray(value)) return "an array";
+  switch (typeof value) {
+    case "number":
+      return "a number";
+    case "string":
+      return "a text";
+    case "object":
+      return "an object";
+    default:
+      return String(value);
+  }
+}
