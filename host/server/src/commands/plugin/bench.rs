@@ -186,7 +186,7 @@ fn print(figures: &[Figures]) -> std::io::Result<()> {
     let counted = row("fuel", |f| f.fuel.map_or("not counted".into(), count));
     say!("{}", format!("{counted}{fuel}").trim_end())?;
     say!("{}", row("memory", |f| format!("{}  +{:.0} a message", size(f.memory_bytes), f.growth_bytes)).trim_end())?;
-    say!("{}", row("verdicts", |f| verdicts(f)).trim_end())?;
+    say!("{}", row("verdicts", verdicts).trim_end())?;
     say!("{}", row("one worker", |f| format!("{} messages/s", count(f.per_second))).trim_end())?;
     let first = &figures[0];
     say!("{} messages in {} rounds; of a route, its plugin alone", count(first.messages), first.rounds)

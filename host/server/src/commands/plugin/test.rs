@@ -236,7 +236,7 @@ fn print_whole(outcome: &Outcome) -> std::io::Result<()> {
     let Some(attempt) = &outcome.tried.attempt else { return Ok(()) };
     print_block("found", &crate::plugins::cases::found(attempt).into())?;
     let is_failed = !outcome.passed();
-    let shown = if is_failed { attempt.logs.iter().skip(LOGS_SHOWN) } else { attempt.logs.iter().skip(0) };
+    let shown = attempt.logs.iter().skip(if is_failed { LOGS_SHOWN } else { 0 });
     for (level, text) in shown {
         say!("        log       {} {}", level.as_str().to_uppercase(), indented(text))?;
     }
