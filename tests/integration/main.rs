@@ -21,6 +21,7 @@ mod publishers;
 mod requests;
 mod shutdown;
 mod subscriptions;
+mod trial;
 
 /// The binary under test.
 const QUIPU: &str = env!("CARGO_BIN_EXE_quipu");
