@@ -23,6 +23,7 @@ mod requests;
 mod shell;
 mod shutdown;
 mod subscriptions;
+mod trial;
 
 /// The binary under test.
 const QUIPU: &str = env!("CARGO_BIN_EXE_quipu");
