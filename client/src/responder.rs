@@ -16,8 +16,9 @@ use crate::subscriber::{Delivery, SettleError, Settled, Subscribe, SubscribeErro
 
 /// Takes requests from a queue and replies to them, together with the other consumers of its subscription.
 ///
-/// A request is settled once its reply is where it goes. A responder that dies before that leaves the request to another:
-/// it may be worked on twice, but who asked gets one reply of each subscription, since its id follows from the request's.
+/// A request is settled once its reply is where it goes. A responder that dies before that leaves the request to
+/// another: it may be worked on twice, but who asked gets one reply of each subscription, since its id follows from the
+/// request's.
 #[derive(Debug)]
 pub struct Responder {
     subscriber: Subscriber,

@@ -20,8 +20,11 @@ pub struct Router {
     process: Child,
 }
 
-/// Builds the router, in the profile of the running program, and says where it is.
+/// The router's binary: the one that `QUIPU_BINARY` names, or else it is built, in the profile of the running program.
 pub(crate) async fn build() -> Result<PathBuf> {
+    if let Some(binary) = std::env::var_os("QUIPU_BINARY") {
+        return std::path::absolute(&binary).context("QUIPU_BINARY");
+    }
     let program = std::env::current_exe().context("where is this program?")?;
     // target/PROFILE/examples/NAME
     let profile = program.parent().and_then(Path::parent).context("this is no example that cargo built")?;

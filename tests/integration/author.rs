@@ -14,15 +14,15 @@ use crate::QUIPU;
 const PATIENCE: Duration = Duration::from_mins(10);
 
 /// An empty folder, and commands in it.
-struct Author {
+pub(crate) struct Author {
     directory: TempDir,
 }
 
 /// What a command came to.
-struct Said {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Author {
@@ -32,24 +32,24 @@ impl Author {
 
     /// One with a Rust project of this name. Those who build at the same time have different names, for they share what
     /// their dependencies compile to.
-    async fn with(name: &str) -> Self {
+    pub(crate) async fn with(name: &str) -> Self {
         let author = Self::new();
         author.done(&["plugin", "new", name, "--lang", "rust"]).await;
         author
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.directory.path().join(path)
     }
 
-    fn edit(&self, path: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, path: &str, from: &str, to: &str) {
         let path = self.path(path);
         let text = fs::read_to_string(&path).expect("it is there");
         assert!(text.contains(from), "{text}");
         fs::write(path, text.replace(from, to)).expect("written");
     }
 
-    async fn run(&self, arguments: &[&str], variables: &[(&str, &Path)]) -> Said {
+    pub(crate) async fn run(&self, arguments: &[&str], variables: &[(&str, &Path)]) -> Said {
         let mut command = quipu(QUIPU, self.directory.path());
         command.env_remove("QUIPU_TOOLS").env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/author"));
         command.args(arguments).envs(variables.iter().copied());
@@ -58,19 +58,19 @@ impl Author {
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    async fn said(&self, arguments: &[&str]) -> Said {
+    pub(crate) async fn said(&self, arguments: &[&str]) -> Said {
         self.run(arguments, &[]).await
     }
 
     /// Standard output of a command that goes well.
-    async fn done(&self, arguments: &[&str]) -> String {
+    pub(crate) async fn done(&self, arguments: &[&str]) -> String {
         let Said { code, stdout, stderr } = self.said(arguments).await;
         assert_eq!(code, Some(0), "{arguments:?}: {stdout}{stderr}");
         stdout
     }
 
     /// Standard error of a command that fails with this exit code.
-    async fn refused(&self, code: i32, arguments: &[&str]) -> String {
+    pub(crate) async fn refused(&self, code: i32, arguments: &[&str]) -> String {
         let said = self.said(arguments).await;
         assert_eq!(said.code, Some(code), "{arguments:?}: {}{}", said.stdout, said.stderr);
         said.stderr

@@ -12,6 +12,7 @@ mod examples;
 mod explain;
 mod hostile;
 mod inline;
+mod languages;
 mod limits;
 mod live;
 mod memory;
@@ -20,8 +21,10 @@ mod plugins;
 mod publishers;
 mod requests;
 mod scripted;
+mod shell;
 mod shutdown;
 mod subscriptions;
+mod trial;
 
 /// The binary under test.
 const QUIPU: &str = env!("CARGO_BIN_EXE_quipu");

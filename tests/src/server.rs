@@ -219,6 +219,8 @@ impl TestServer {
 pub fn quipu(binary: impl AsRef<Path>, directory: &Path) -> Command {
     let mut command = Command::new(binary.as_ref());
     command.current_dir(directory).env("QUIPU_DEV_CERTIFICATE", certificate(directory));
+    // Nobody's own contexts.
+    command.env("XDG_CONFIG_HOME", directory.join("config")).env_remove("QUIPU_CONTEXT");
     command.env("NO_COLOR", "1").stdin(Stdio::null()).kill_on_drop(true);
     command
 }

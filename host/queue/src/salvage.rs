@@ -30,7 +30,7 @@ use apply::Salvager;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// What was saved of a store, and what is lost.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct SalvageReport {
     /// The new store.
     pub path: PathBuf,

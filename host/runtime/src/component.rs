@@ -81,7 +81,7 @@ pub enum ConfigureError {
         reason: String,
     },
     /// It trapped, or overran a limit, while it started or read its configuration.
-    #[error("plugin `{plugin}` failed to start: {fault}")]
+    #[error("plugin `{plugin}` failed to start: {}", fault.with_place())]
     Fault {
         /// Its name.
         plugin: String,

@@ -105,7 +105,7 @@ fn javascript(line: &str) -> Option<String> {
 }
 
 /// `src/lib.rs:9:41`, and other languages that name a file and a line and nothing else.
-fn rust(line: &str) -> Option<String> {
+pub(crate) fn rust(line: &str) -> Option<String> {
     let line = line.trim();
     let file = without_place(line);
     let is_place = file.len() < line.len() && !file.contains(' ') && file.contains('.');
@@ -115,14 +115,22 @@ fn rust(line: &str) -> Option<String> {
 /// `big_quakes::magnitude (0x1f)`; none for glue.
 fn wasm(line: &str) -> Option<String> {
     let (name, _) = line.rsplit_once(" (0x")?;
+    let name = bare(name);
+    is_own(name).then(|| name.to_owned())
+}
+
+/// A function's name without its module, and without the hash that is new with each build.
+pub(crate) fn bare(name: &str) -> &str {
     let name = name.rsplit_once('!').filter(|(module, _)| !module.contains(' ')).map_or(name, |(_, name)| name);
-    // The hash of a mangled name is new with each build.
-    let name = match name.rsplit_once("::h") {
+    match name.rsplit_once("::h") {
         Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => path,
         _ => name,
-    };
-    let is_own = !GLUE.iter().any(|glue| name.starts_with(glue)) && !name.starts_with("<wasm function");
-    is_own.then(|| name.to_owned())
+    }
+}
+
+/// Whether a function is of the plugin's author, as far as its name tells.
+pub(crate) fn is_own(name: &str) -> bool {
+    !GLUE.iter().any(|glue| name.starts_with(glue)) && !name.starts_with("<wasm function")
 }
 
 /// Without the `:9:41` or `:9` at its end.

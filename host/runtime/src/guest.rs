@@ -27,6 +27,8 @@ pub struct Guest {
     instance: Option<Instance>,
     /// Of the instance.
     messages_left: u64,
+    /// By the last message, where it is counted.
+    fuel_used: Option<u64>,
     usage: Usage,
     /// Declared after the instance, so that its place is free before it is given back.
     _permit: Permit,
@@ -82,6 +84,7 @@ impl Guest {
             recycle,
             instance: None,
             messages_left: u64::MAX,
+            fuel_used: None,
             usage: Usage::default(),
             _permit: permit,
         };
@@ -98,6 +101,11 @@ impl Guest {
     /// The component that it is an instance of.
     pub fn component(&self) -> &Component {
         &self.component
+    }
+
+    /// About how many instructions the last message took; none where the runtime does not count them, or before the first.
+    pub fn fuel_used(&self) -> Option<u64> {
+        self.fuel_used
     }
 
     fn make(&mut self) -> Result<Instance, StartError> {
@@ -163,6 +171,7 @@ impl Plugin for Guest {
             None => self.remake()?,
         };
         let verdict = instance.process(hand);
+        self.fuel_used = instance.fuel_used();
         self.note_memory(instance.memory_bytes());
         match verdict {
             Ok(verdict) => {
@@ -193,6 +202,7 @@ impl Instance {
         store.set_hostcall_fuel(limits.output_bytes.saturating_mul(2).saturating_add(CROSSING_EXTRA_BYTES));
         let deadline_ticks = ticks(limits.deadline, runtime.config().tick);
         store.set_epoch_deadline(deadline_ticks);
+        refuel(&mut store);
         let configured = component.pre().instantiate(&mut store).and_then(|exports| {
             let answer = exports.quipu_plugin_handler().call_configure(&mut store)?;
             Ok((exports, answer))
@@ -209,8 +219,13 @@ impl Instance {
         self.store.data().memory.bytes()
     }
 
+    fn fuel_used(&self) -> Option<u64> {
+        self.store.get_fuel().ok().map(|left| FUEL - left)
+    }
+
     fn process(&mut self, hand: &mut Hand) -> Result<Verdict, Fault> {
         self.store.set_epoch_deadline(self.deadline_ticks);
+        refuel(&mut self.store);
         self.store.data_mut().begin(hand);
         let called = self.exports.quipu_plugin_handler().call_process(&mut self.store);
         let host = self.store.data_mut();
@@ -220,6 +235,14 @@ impl Instance {
             Err(e) => Err(host.fault(&e)),
         }
     }
+}
+
+/// More than any deadline leaves time for: fuel is counted, time is what is limited.
+const FUEL: u64 = u64::MAX >> 1;
+
+fn refuel(store: &mut Store<Host>) {
+    // Refused where fuel is not counted, which is as well.
+    store.set_fuel(FUEL).ok();
 }
 
 /// Ticks that are at least the deadline: the first of them may be over at once.

@@ -203,3 +203,15 @@ fn nothing() -> Message {
     let subject = Subject::new("-").expect("one character is a subject");
     Message::new(id, subject, bytes::Bytes::new())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_routers_own_subjects_a_plugin_may_route_to_inboxes_alone() {
+        assert!(route(&["$inbox.0af3".into(), "orders".into()]).is_ok());
+        let text = route(&["$sys.health".into()]).expect_err("refused");
+        assert_eq!(text, "verdict `route` to `$sys.health`, which is the router's own");
+    }
+}

@@ -18,6 +18,7 @@ mod capsule;
 mod component;
 mod fault;
 mod fingerprint;
+mod frames;
 mod guest;
 mod host;
 mod load;
@@ -29,8 +30,9 @@ mod slots;
 mod text;
 
 pub use attempt::{Attempt, Change};
-pub use capsule::{CAPSULE_BYTES_MAX, Capsule, CapsuleError};
+pub use capsule::{CAPSULE_BYTES_MAX, Capsule, CapsuleError, MessageRecord};
 pub use component::{Component, ConfigureError, Isolation, Recycle, Use};
+pub use frames::Frame;
 pub use guest::Guest;
 pub use load::{FILE_BYTES_MAX, LoadError};
 pub use logs::{CapturedLog, LOG_LINES_MAX, LogLevel, LogLine, LogSink};

@@ -48,12 +48,28 @@ pub enum LoadError {
         reason: String,
     },
     /// Needs something from outside that nobody gives it.
-    #[error("{file} imports `{import}`, which the router does not offer")]
+    #[error(
+        "{file} imports `{import}`, which the router does not offer: plugins have the interfaces of quipu:plugin@0.1 and \
+         nothing else"
+    )]
     Import {
         /// The file.
         file: String,
         /// The first such import.
         import: String,
+    },
+    /// Made for a contract of another age.
+    #[error(
+        "{file} is made for version {version} of the plugin contract, as its `{name}` says; this router has 0.1: build it \
+         against the contract of this router"
+    )]
+    ContractVersion {
+        /// The file.
+        file: String,
+        /// Which one.
+        version: String,
+        /// The import or export that says so.
+        name: String,
     },
     /// Needs something that is there, with another type.
     #[error("{file} imports something of the plugin contract with another type than it has there: {reason}")]
@@ -244,9 +260,18 @@ fn kind(file: &str, bytes: &[u8]) -> Result<Kind, LoadError> {
 /// Refuses the first import that is not offered.
 fn check_imports<'a>(file: &str, imports: impl IntoIterator<Item = &'a str>) -> Result<(), LoadError> {
     match imports.into_iter().find(|import| !is_offered(import)) {
-        Some(import) => Err(LoadError::Import { file: file.into(), import: import.into() }),
+        Some(import) => Err(other_version(file, import)
+            .unwrap_or_else(|| LoadError::Import { file: file.into(), import: import.into() })),
         None => Ok(()),
     }
+}
+
+/// Where a name of the contract has another version than 0.1.n.
+fn other_version(file: &str, name: &str) -> Option<LoadError> {
+    let (_, rest) = name.strip_prefix("quipu:plugin/")?.split_once('@')?;
+    let version = rest.split('#').next().filter(|version| !version.starts_with("0.1."))?;
+    let [version, name] = [version, name].map(|text| reason(&text));
+    Some(LoadError::ContractVersion { file: file.into(), version, name })
 }
 
 /// Whether this is an interface of the contract, in any version 0.1.n: those that are newer than the router's link where
@@ -262,7 +287,10 @@ fn check_exports(file: &str, outside: &types::Component, engine: &wasmtime::Engi
     let missing = |export: String| LoadError::Export { file: file.into(), export };
     let mistyped = |export: String, reason: String| LoadError::ExportType { file: file.into(), export, reason };
     let handler = outside.exports(engine).find(|(name, _)| name.starts_with("quipu:plugin/handler@0.1."));
-    let (name, handler) = handler.ok_or_else(|| missing(HANDLER.into()))?;
+    let (name, handler) = handler.ok_or_else(|| {
+        let mut others = outside.exports(engine).filter_map(|(name, _)| other_version(file, name));
+        others.next().unwrap_or_else(|| missing(HANDLER.into()))
+    })?;
     let ComponentItem::ComponentInstance(handler) = handler.ty else {
         return Err(mistyped(name.into(), "it is no interface".into()));
     };

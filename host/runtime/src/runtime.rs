@@ -39,6 +39,9 @@ pub struct RuntimeConfig {
     /// Whether traces of plugins that carry DWARF name files and lines; off. Reading it takes time at each trap, and it
     /// is the plugin's own say.
     pub trace_lines: bool,
+    /// Whether instructions are counted, [`Guest::fuel_used`](crate::Guest::fuel_used); off. Costs time, so routers
+    /// never have it.
+    pub count_fuel: bool,
 }
 
 impl Default for RuntimeConfig {
@@ -51,6 +54,7 @@ impl Default for RuntimeConfig {
             tick: Duration::from_millis(5),
             compiled_max: 32,
             trace_lines: false,
+            count_fuel: false,
         }
     }
 }
@@ -238,7 +242,8 @@ impl Runtime {
         &self.0.places
     }
 
-    pub(crate) fn config(&self) -> &RuntimeConfig {
+    /// The sizes that it was made with.
+    pub fn config(&self) -> &RuntimeConfig {
         &self.0.config
     }
 }
@@ -370,6 +375,7 @@ fn code_config(config: &RuntimeConfig) -> Config {
     let mut engine = Config::new();
     engine
         .concurrency_support(false)
+        .consume_fuel(config.count_fuel)
         .cranelift_nan_canonicalization(true)
         .relaxed_simd_deterministic(true)
         .epoch_interruption(true)

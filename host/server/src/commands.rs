@@ -2,12 +2,16 @@
 
 mod ask;
 mod check;
+mod completions;
 mod connect;
+mod context;
 mod define;
 mod demo;
 mod explain;
+mod help;
 mod ledger;
 mod list;
+mod man;
 mod message;
 mod output;
 mod plugin;
@@ -26,7 +30,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::ConfigError;
@@ -36,7 +40,14 @@ const EXIT_CONFIG: u8 = 78;
 
 /// A QUIC message router that runs WebAssembly plugins between durable queues.
 #[derive(Debug, Parser)]
-#[command(name = "quipu", version, max_term_width = 120)]
+#[command(
+    name = "quipu",
+    version,
+    after_help = "Examples:\n  quipu serve --config quipu.toml\n  quipu pub orders.eu --message '{\"id\":7}'\n  \
+        quipu sub orders --subscription billing\n  quipu queue list\n\n\
+        Exit codes: 0 done, 1 failed, 2 wrong usage, 78 a configuration file that is not taken.\n\
+        Each command has its own --help, and `quipu man COMMAND` its manual page."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -63,39 +74,87 @@ enum Command {
     /// Accounts for every message of a running router.
     Ledger(ledger::Args),
     /// Queues of a running router.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  quipu queue list\n  \
+        quipu queue show orders\n  \
+        quipu queue redrive orders-dead --dry-run"
+    )]
     Queue(list::QueueCommand),
     /// Subscriptions of a running router.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  quipu subscription create orders billing\n  \
+        quipu subscription pause orders billing"
+    )]
     Subscription(define::SubscriptionCommand),
     /// Routes of a running router.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  quipu route list\n  \
+        quipu route pause large"
+    )]
     Route(list::RouteCommand),
     /// Plugins of a running router.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  quipu plugin push big-quakes.wasm --tag 1.5.0\n  \
+        quipu plugin deploy big-quakes@1.5.0 --route alerts"
+    )]
     Plugin(plugin::PluginCommand),
     #[command(hide = true)]
     CompilePlugin(plugin::compile::Args),
     /// Makes a running router what its configuration file says now, or says why not and changes nothing.
+    #[command(after_help = "Examples:\n  quipu diff\n  quipu reload")]
     Reload(define::ReloadArgs),
     /// Shows what `reload` would change.
+    #[command(after_help = "Example:\n  quipu diff")]
     Diff(define::ReloadArgs),
     /// Users of the configuration: tokens and fingerprints for it.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  quipu user token\n  \
+        quipu user fingerprint till-7.pem"
+    )]
     User(user::UserCommand),
     /// Walks a message through a running router's routes, and changes nothing.
     Explain(explain::Args),
     /// What became of a message.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  quipu message show ak0247")]
     Message(message::MessageCommand),
     /// The store as a whole.
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  quipu store backup /backups/monday\n  \
+        quipu store verify data"
+    )]
     Store(store::StoreCommand),
+    /// Routers by name, with address, certificate and token.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  \
+        quipu context add prod --server router.example.org:4433 --ca ca.pem --token-env PROD_TOKEN\n  \
+        quipu context use prod"
+    )]
+    Context(context::ContextCommand),
+    /// Prints a script that completes commands in bash, zsh or fish.
+    Completions(completions::Args),
+    /// Prints manual pages.
+    Man(man::Args),
+}
+
+/// What the command line takes.
+fn cli() -> clap::Command {
+    help::grouped(help::fitted(Cli::command()))
 }
 
 /// Runs the command that the arguments ask for. Exit codes: 0 done, 1 failed, 2 usage, 78 configuration.
 pub(crate) fn run() -> ExitCode {
-    let cli = Cli::parse();
+    completions::answer_shell();
+    let cli = match cli().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(e) => e.exit(),
+    };
     let level = if matches!(cli.command, Command::Serve(_)) { "info" } else { "warn" };
     let filter = EnvFilter::try_from_env("QUIPU_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::io::stderr().is_terminal();
@@ -135,6 +194,9 @@ async fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Explain(args) => explain::run(args).await,
         Command::Message(command) => message::run(command).await,
         Command::Store(command) => store::run(command).await,
+        Command::Context(command) => context::run(command),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }
 

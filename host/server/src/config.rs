@@ -31,7 +31,7 @@ use serde::Deserialize;
 pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind, read_toml};
 pub(crate) use diff::{Change, Difference, diff};
 pub(crate) use limits::LimitsConfig;
-pub(crate) use problem::{Problem, nearest};
+pub(crate) use problem::Problem;
 use quipu_router::{OnBroken, Template, TraceMode};
 pub(crate) use raw::Table;
 pub(crate) use units::{ByteSize, HumanDuration};

@@ -4,6 +4,7 @@
 
 mod admin;
 mod frames;
+mod hint;
 mod ingest;
 mod publisher;
 mod request;

@@ -17,6 +17,7 @@ use crate::app::{Settings, add, settings_of};
 use crate::config::{
     Change, Composed, Config, ConfigError, Definition, DefinitionError, Difference, Kind, RouteConfig, diff,
 };
+use crate::nearest::did_you_mean;
 use crate::services::Services;
 use crate::tls::TlsError;
 
@@ -79,8 +80,8 @@ pub(crate) enum LiveError {
     OfFile { kind: Kind, name: String },
     #[error("there is a {kind} {name:?} already; `quipu {kind} change {name}` changes it")]
     Exists { kind: Kind, name: String },
-    #[error("there is no {kind} {name:?}")]
-    Unknown { kind: Kind, name: String },
+    #[error("there is no {kind} {name:?}{near}")]
+    Unknown { kind: Kind, name: String, near: String },
     #[error("{DEFINITIONS_MAX} queues and routes are defined at run time, and no more are taken")]
     TooMany,
     #[error("this router has no configuration file to read again")]
@@ -169,7 +170,7 @@ impl Live {
         let known = running.find(kind, name)?;
         match (known, is_new) {
             (Some(_), true) => return Err(LiveError::Exists { kind, name: name.into() }),
-            (None, false) => return Err(LiveError::Unknown { kind, name: name.into() }),
+            (None, false) => return Err(running.unknown(kind, name)),
             _ => {}
         }
         let definition = Definition::new(kind, name, known.map(|at| &running.definitions[at]), set, unset)?;
@@ -190,7 +191,7 @@ impl Live {
     pub(crate) async fn forget(&self, kind: Kind, name: &str, services: &Arc<Services>) -> Result<Applied, LiveError> {
         let _one = self.changing.lock().await;
         let running = self.running();
-        let at = running.find(kind, name)?.ok_or_else(|| LiveError::Unknown { kind, name: name.into() })?;
+        let at = running.find(kind, name)?.ok_or_else(|| running.unknown(kind, name))?;
         let mut definitions = running.definitions.clone();
         definitions.remove(at);
         self.become_with(definitions, services).await
@@ -239,6 +240,14 @@ impl Running {
             None if is_there => Err(LiveError::OfFile { kind, name: name.into() }),
             found => Ok(found),
         }
+    }
+
+    fn unknown(&self, kind: Kind, name: &str) -> LiveError {
+        let names: Vec<&str> = match kind {
+            Kind::Queue => self.config.queues.iter().map(|queue| queue.name.as_str()).collect(),
+            Kind::Route => self.config.routes.iter().map(|route| route.name.as_str()).collect(),
+        };
+        LiveError::Unknown { kind, name: name.into(), near: did_you_mean(name, names) }
     }
 
     /// Takes the definitions that fit to the file: all, or where they do not fit together, one after the other.

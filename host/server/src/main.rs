@@ -8,6 +8,7 @@ mod config;
 mod listener;
 mod live;
 mod memory;
+mod nearest;
 mod plugins;
 mod services;
 mod tls;

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use crate::commit::Offset;
 
 /// What a store holds, and what is wrong with it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// The directory.
     pub path: PathBuf,
@@ -23,6 +25,7 @@ pub struct Report {
     /// Named publishers.
     pub publishers: usize,
     /// Keys of what the router noted in it.
+    #[serde(skip)]
     pub noted: Vec<String>,
     /// What is damaged or lost; empty of a sound store.
     pub problems: Vec<Problem>,
@@ -33,7 +36,7 @@ pub struct Report {
 }
 
 /// A queue of a report.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueueReport {
     /// Its name.
     pub name: String,
@@ -52,7 +55,7 @@ pub struct QueueReport {
 }
 
 /// Something that is damaged or lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Where: the file.
     pub file: String,

@@ -111,8 +111,24 @@ impl Store {
         queue: &str,
         messages_max: usize,
     ) -> Result<Result<Vec<(Offset, Arc<Stored>)>, PeekError>, StoreFailed> {
-        let most = (messages_max.min(PEEK_MESSAGES_MAX), PEEK_BYTES_MAX);
-        let last = self.look(queue, PageFrom::Before(Offset(u64::MAX)), most).await?;
+        self.peek_before(queue, Offset(u64::MAX), messages_max, PEEK_BYTES_MAX).await
+    }
+
+    /// The last messages of a queue before this offset that are still there, ascending; as many and as large as for
+    /// [`Self::peek`].
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailed`]; within, [`PeekError`].
+    pub async fn peek_before(
+        &self,
+        queue: &str,
+        before: Offset,
+        messages_max: usize,
+        bytes_max: u64,
+    ) -> Result<Result<Vec<(Offset, Arc<Stored>)>, PeekError>, StoreFailed> {
+        let most = (messages_max.min(PEEK_MESSAGES_MAX), bytes_max.min(PEEK_BYTES_MAX));
+        let last = self.look(queue, PageFrom::Before(before), most).await?;
         Ok(last.map(|mut messages| {
             messages.reverse();
             messages

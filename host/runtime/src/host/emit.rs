@@ -110,3 +110,14 @@ fn size(message: &Emitted) -> usize {
     let payload = message.payload.as_ref().map_or(0, bytes::Bytes::len);
     message.subject.as_str().len() + headers + key + payload
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_routers_own_subjects_inboxes_alone_are_granted() {
+        assert!(subject("$inbox.0af3").is_ok());
+        assert!(matches!(subject("$sys.health"), Err(Refusal::NotGranted)));
+    }
+}

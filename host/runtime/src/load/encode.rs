@@ -13,7 +13,7 @@ use wasmparser::{BinaryReaderError, Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
-use super::{HANDLER, LoadError, is_offered, reason};
+use super::{HANDLER, LoadError, is_offered, other_version, reason};
 
 /// The released contract, as plugin authors have it.
 const CONTRACT: &str = include_str!("../../../../plugin-sdk/wit/0.1.0/plugin.wit");
@@ -121,6 +121,9 @@ impl Outline {
         };
         match self.imports.iter().find(|(module, name)| !answered(module, name)) {
             Some((module, name)) => {
+                if let Some(other) = other_version(file, module) {
+                    return Err(other);
+                }
                 let import = if module.contains('/') { module.clone() } else { format!("{module}::{name}") };
                 Err(LoadError::Import { file: file.into(), import: reason(&import) })
             }
@@ -132,7 +135,11 @@ impl Outline {
         let handler = HANDLER.replace("0.1.0", &format!("0.1.{version}"));
         let mut wanted = ["configure", "process"].into_iter().map(|function| format!("{handler}#{function}"));
         match wanted.find(|name| !self.exports.contains(name)) {
-            Some(export) => Err(LoadError::Export { file: file.into(), export }),
+            Some(export) => Err(self
+                .exports
+                .iter()
+                .find_map(|name| other_version(file, name))
+                .unwrap_or_else(|| LoadError::Export { file: file.into(), export })),
             None => Ok(()),
         }
     }

@@ -96,7 +96,9 @@ fn a_component_type_may_come_first() {
 fn a_foreign_import_is_named() {
     let sockets = wat(r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)))"#);
     let text = error(&sockets).to_string();
-    assert_eq!(text, "p.wasm imports `wasi:sockets/tcp@0.2.0`, which the router does not offer");
+    let expected = "p.wasm imports `wasi:sockets/tcp@0.2.0`, which the router does not offer: plugins have the interfaces of \
+                    quipu:plugin@0.1 and nothing else";
+    assert_eq!(text, expected);
     let newer = wat(r#"(component (import "quipu:plugin/state@0.1.1" (instance)))"#);
     assert!(matches!(error(&newer), LoadError::Import { import, .. } if import == "quipu:plugin/state@0.1.1"));
     let module =
@@ -105,6 +107,21 @@ fn a_foreign_import_is_named() {
     let wasi = module.replace("\"env\" \"abort\"", "\"wasi_snapshot_preview1\" \"fork\"");
     let text = error(&wat(&wasi)).to_string();
     assert!(text.contains("`wasi_snapshot_preview1::fork`"), "{text}");
+}
+
+#[test]
+fn another_version_of_the_contract_is_named() {
+    let text = Source::default().text();
+    let module = error(&wat(&text.replace("@0.1.0", "@0.2.0"))).to_string();
+    let expected = "p.wasm is made for version 0.2.0 of the plugin contract, as its `quipu:plugin/";
+    assert!(
+        module.starts_with(expected) && module.ends_with("build it against the contract of this router"),
+        "{module}"
+    );
+    let component = wat(r#"(component (import "quipu:plugin/message@1.0.0" (instance)))"#);
+    assert!(matches!(error(&component), LoadError::ContractVersion { version, .. } if version == "1.0.0"));
+    let exports = wat(r#"(component (instance $i) (export "quipu:plugin/handler@0.3.0" (instance $i)))"#);
+    assert!(matches!(error(&exports), LoadError::ContractVersion { version, .. } if version == "0.3.0"));
 }
 
 #[test]

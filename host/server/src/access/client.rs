@@ -113,6 +113,16 @@ impl Client {
         Ok(consuming)
     }
 
+    /// Whether it may look at this queue, and so see its name.
+    pub(crate) fn may_read(&self, queue: &str) -> bool {
+        self.who().is_ok_and(|who| who.may_read(queue))
+    }
+
+    /// Whether it may consume from this queue.
+    pub(crate) fn may_consume(&self, queue: &str) -> bool {
+        self.who().is_ok_and(|who| who.may_consume(queue))
+    }
+
     /// Whether it may call this admin method.
     ///
     /// # Errors
@@ -123,6 +133,11 @@ impl Client {
         let call = || format!("call {}", quoted(method));
         match Right::of(method) {
             Right::Admin if !who.is_admin() => Err(self.missing(&who, Reason::Admin, &call())),
+            Right::Consume if !who.is_admin() => match queue_in(arguments) {
+                Some(queue) if who.may_consume(&queue) => Ok(()),
+                Some(queue) => Err(self.missing(&who, Reason::Consume, &format!("look into queue {}", quoted(&queue)))),
+                None => Err(self.missing(&who, Reason::Consume, &call())),
+            },
             Right::Read if !who.reads_all() => Err(self.missing(&who, Reason::Read, &call())),
             Right::ReadQueue(_) if !who.reads() => Err(self.missing(&who, Reason::Read, &call())),
             Right::ReadQueue(listing) if !who.reads_all() => match queue_in(arguments) {

@@ -10,6 +10,8 @@ pub(super) enum Right {
     /// `read` for the queue in its argument `queue`. Where it has none, it answers with a list of which each sees what it
     /// may; without such a list it needs [`Right::Read`].
     ReadQueue(Option<Listing>),
+    /// `consume` for the queue in its argument `queue`, or `admin`: it shows messages.
+    Consume,
     /// `admin`: it changes something.
     Admin,
 }
@@ -25,6 +27,7 @@ pub(super) struct Listing {
 pub(super) const METHODS: &[(&str, Right)] = &[
     ("queue.list", Right::ReadQueue(Some(Listing { list: "queues", queue: "name" }))),
     ("queue.show", Right::ReadQueue(None)),
+    ("queue.peek", Right::Consume),
     ("queue.create", Right::Admin),
     ("queue.change", Right::Admin),
     ("queue.delete", Right::Admin),
@@ -47,6 +50,7 @@ pub(super) const METHODS: &[(&str, Right)] = &[
     ("plugin.show", Right::Read),
     ("plugin.upload", Right::Admin),
     ("plugin.piece", Right::Admin),
+    ("plugin.fetch", Right::Admin),
     ("plugin.push", Right::Admin),
     ("plugin.deploy", Right::Admin),
     ("plugin.rollback", Right::Admin),

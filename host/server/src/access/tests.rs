@@ -153,6 +153,20 @@ fn who_reads_some_queues_sees_those_alone() {
 }
 
 #[test]
+fn who_consumes_from_a_queue_may_look_into_it() {
+    let access = access("[user.shop]\nconsume = [\"orders\"]\n[user.eye]\nread = true");
+    let (shop, eye) = (client(&access, SHOP), client(&access, "quipu_eye"));
+    shop.check_call("queue.peek", br#"{"queue":"orders"}"#).expect("allowed");
+    let text = forbidden(shop.check_call("queue.peek", br#"{"queue":"secret"}"#));
+    assert_eq!(text, "user \"shop\" may not look into queue `secret`: needs `consume`");
+    // Who reads sees counts, and no messages.
+    let text = forbidden(eye.check_call("queue.peek", br#"{"queue":"orders"}"#));
+    assert_eq!(text, "user \"eye\" may not look into queue `orders`: needs `consume`");
+    let text = forbidden(shop.check_call("queue.peek", b"{}"));
+    assert_eq!(text, "user \"shop\" may not call `queue.peek`: needs `consume`");
+}
+
+#[test]
 fn an_admin_reads_everything_and_publishes_nothing() {
     let access = access("[user.root]\nadmin = true\n[user.eye]\nread = true");
     let (root, eye) = (client(&access, "quipu_root"), client(&access, "quipu_eye"));

@@ -219,6 +219,6 @@ mod tests {
 
     #[test]
     fn sizes_are_rounded_up() {
-        assert_eq!([1, 86_016, 1_048_575, 1_782_580].map(size), ["1 KiB", "84 KiB", "1024 KiB", "1.7 MiB"]);
+        assert_eq!([1, 86_016, 1_048_575, 1_782_579].map(size), ["1 KiB", "84 KiB", "1024 KiB", "1.7 MiB"]);
     }
 }

@@ -1,11 +1,14 @@
 //! The languages that plugins are written in: one file each, and a line in [`ALL`]. A language is listed once a project
 //! made from its template builds.
 
+pub(crate) mod assemblyscript;
+pub(crate) mod c;
 mod go;
 mod js;
 mod python;
 pub(crate) mod rust;
 mod ts;
+pub(crate) mod zig;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,10 +16,11 @@ use std::str::FromStr;
 
 use super::embedded::Embedded;
 use super::job::{BuildError, Job};
-use crate::config::nearest;
+use crate::nearest::nearest;
 
 /// Every language, in the order they are named in.
-pub(crate) static ALL: [&Language; 5] = [&rust::RUST, &js::JS, &ts::TS, &python::PYTHON, &go::GO];
+pub(crate) static ALL: [&Language; 8] =
+    [&rust::RUST, &c::C, &zig::ZIG, &assemblyscript::ASSEMBLYSCRIPT, &js::JS, &ts::TS, &python::PYTHON, &go::GO];
 
 /// What is needed to make a project in a language, and a plugin of the project.
 #[derive(Debug)]

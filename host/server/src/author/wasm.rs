@@ -28,7 +28,6 @@ pub(crate) enum WasmError {
     #[error("the compiler's file has components inside of each other, more than {NESTING_MAX} deep")]
     Nesting,
     /// There is nothing of this name to give another to.
-    #[allow(dead_code, reason = "for languages that cannot spell the contract's names")]
     #[error("the compiler's file has no export `{0}`")]
     NoExport(String),
 }
@@ -65,7 +64,6 @@ fn strip_nested(bytes: &[u8], depth: usize) -> Result<Vec<u8>, WasmError> {
 /// # Errors
 ///
 /// The file is no module, or has no export of one of these names.
-#[allow(dead_code, reason = "for languages that cannot spell the contract's names")]
 pub(crate) fn rename_exports(bytes: &[u8], names: &[(&str, Option<&str>)]) -> Result<Vec<u8>, WasmError> {
     if is_component(bytes)? {
         return Err(WasmError::Foreign);

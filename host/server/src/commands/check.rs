@@ -14,6 +14,7 @@ use crate::plugins::Offline;
 
 /// Checks a configuration: keys and values, that plugins load and take their configuration, expressions, cycles.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  quipu check --config quipu.toml\n  quipu check --memory")]
 pub(crate) struct Args {
     /// The configuration file.
     #[arg(long, short, default_value = "quipu.toml", value_name = "FILE")]

@@ -112,10 +112,14 @@ pub(crate) enum SubscriptionCommand {
         start: String,
     },
     /// Hands out nothing more until it is resumed; also after a restart.
+    #[command(after_help = "Example:\n  quipu subscription pause orders billing")]
     Pause(SubscriptionArgs),
     /// Hands out again.
+    #[command(after_help = "Example:\n  quipu subscription resume orders billing")]
     Resume(SubscriptionArgs),
     /// Goes on elsewhere: back to read again what is still there, or ahead.
+    #[command(after_help = "Examples:\n  quipu subscription seek orders billing --to first\n  \
+        quipu subscription seek orders billing --to 4711")]
     Seek {
         #[command(flatten)]
         subscription: SubscriptionArgs,
@@ -124,6 +128,7 @@ pub(crate) enum SubscriptionCommand {
         to: String,
     },
     /// Deletes a subscription: what only it would still have read is gone.
+    #[command(after_help = "Example:\n  quipu subscription delete orders billing")]
     Delete(SubscriptionArgs),
 }
 

@@ -43,6 +43,7 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Routes a week of earthquakes on a router of its own, and accounts for each.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  quipu demo\n  quipu demo --json")]
 pub(crate) struct Args {
     /// Another feed of the same form: GeoJSON features, one a line.
     #[arg(long, value_name = "FILE")]

@@ -29,6 +29,7 @@ const ALWAYS: [&str; 4] = ["entered", "acked", "dead_lettered", "evicted"];
 /// Accounts for every message that entered a queue, for each subscription: what came is what is done with, waiting, in
 /// flight or parked. Fails where it is not.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  quipu ledger\n  quipu ledger orders --json")]
 pub(crate) struct Args {
     /// One queue alone.
     queue: Option<String>,

@@ -15,8 +15,10 @@ use crate::config::ByteSize;
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueueCommand {
     /// Lists the queues.
+    #[command(after_help = "Example:\n  quipu queue list")]
     List(Ask),
     /// Shows one queue with its subscriptions.
+    #[command(after_help = "Example:\n  quipu queue show orders")]
     Show {
         /// Its name.
         queue: String,
@@ -29,30 +31,41 @@ pub(crate) enum QueueCommand {
     #[command(after_help = "Example:\n  quipu queue create orders 'subjects=[\"orders.>\"]' max_attempts=3")]
     Create(define::DefineArgs),
     /// Changes a queue that was made while the router runs.
+    #[command(after_help = "Example:\n  quipu queue change orders max_attempts=5 --unset retention")]
     Change(define::ChangeArgs),
     /// Deletes a queue with its subscriptions.
+    #[command(after_help = "Example:\n  quipu queue delete orders --with-messages")]
     Delete(define::DeleteQueueArgs),
     /// Deletes all messages that are in a queue.
+    #[command(after_help = "Example:\n  quipu queue purge orders")]
     Purge(define::NameArgs),
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum RouteCommand {
     /// Lists the routes, with what they did since the router started.
+    #[command(after_help = "Example:\n  quipu route list")]
     List(Ask),
     /// Makes a route while the router runs.
     #[command(after_help = "Example:\n  quipu route create big from=quakes 'to=[\"alerts\"]' \\\n    \
         'plugins=[{name=\"filter-json\", config={field=\"properties.mag\", at_least=4.5}}]'")]
     Create(define::DefineArgs),
     /// Changes a route that was made while the router runs; messages notice nothing but what changes.
+    #[command(after_help = "Example:\n  quipu route change big parallel=4 --unset when")]
     Change(define::ChangeArgs),
     /// Deletes a route.
+    #[command(after_help = "Examples:\n  quipu route delete big --keep-subscription\n  \
+        quipu route delete big --drop-subscription")]
     Delete(define::DeleteRouteArgs),
     /// Lets a route take no further message until it is resumed; also after a restart.
+    #[command(after_help = "Example:\n  quipu route pause big")]
     Pause(define::NameArgs),
     /// Lets a route that was paused, or that stands still because its plugin fails on everything, go on.
+    #[command(after_help = "Example:\n  quipu route resume big")]
     Resume(define::NameArgs),
     /// Lets a route go on elsewhere in its queue.
+    #[command(after_help = "Examples:\n  quipu route seek big --to first\n  \
+        quipu route seek big --to 2026-11-21T10:00:00Z")]
     Seek(define::SeekArgs),
 }
 

@@ -17,6 +17,7 @@ use super::plugin::until_done;
 #[derive(Debug, Subcommand)]
 pub(crate) enum MessageCommand {
     /// Tells what became of a message: from the trace log (`[trace]`), and where it is now.
+    #[command(after_help = "Example:\n  quipu message show ak0247")]
     Show {
         /// Its id.
         id: String,
@@ -27,6 +28,8 @@ pub(crate) enum MessageCommand {
         server: ServerArgs,
     },
     /// Writes what the plugin saw that a dead letter died in, for `quipu plugin run FILE --capsule`.
+    #[command(after_help = "Examples:\n  quipu message capsule quakes-dead 12 --output ak0247.json\n  \
+        quipu message capsule --id ak0247 > ak0247.json")]
     Capsule(CapsuleArgs),
 }
 

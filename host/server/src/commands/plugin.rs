@@ -1,9 +1,12 @@
 //! `quipu plugin`: versions of plugins, and which of them routes serve.
 
+mod bench;
 mod build;
 pub(crate) mod compile;
 mod deploy;
+mod dev;
 mod doctor;
+mod from_queue;
 mod inspect;
 mod logs;
 mod new;
@@ -11,6 +14,8 @@ mod push;
 pub(super) use push::upload;
 mod run;
 mod show;
+mod shown;
+mod test;
 
 use std::io;
 use std::process::ExitCode;
@@ -34,8 +39,10 @@ pub(crate) enum PluginCommand {
     /// Makes a file that the router loads of a project. Needs no router.
     Build(build::Args),
     /// Lists the versions in the router's store, and the routes that serve them.
+    #[command(after_help = "Example:\n  quipu plugin list")]
     List(Ask),
     /// Shows a plugin: its versions, where they serve, and what they did.
+    #[command(after_help = "Example:\n  quipu plugin show big-quakes")]
     Show {
         /// Its name.
         name: String,
@@ -43,12 +50,17 @@ pub(crate) enum PluginCommand {
         ask: Ask,
     },
     /// Copies a plugin's file into the router's store. It serves once it is deployed.
+    #[command(after_help = "Example:\n  quipu plugin push big-quakes.wasm --tag 1.5.0 --cases cases.json")]
     Push(push::Args),
     /// Puts a version into a running route, between two messages. Whatever fails leaves what serves.
+    #[command(after_help = "Example:\n  quipu plugin deploy big-quakes@1.5.0 --route alerts")]
     Deploy(deploy::DeployArgs),
     /// Goes back to the version that a route served before.
+    #[command(after_help = "Examples:\n  quipu plugin rollback big-quakes --route alerts\n  \
+        quipu plugin rollback big-quakes --route alerts --to 1.4.2")]
     Rollback(deploy::RollbackArgs),
     /// Takes a version out of the router's store, unless it is in use.
+    #[command(after_help = "Example:\n  quipu plugin rm big-quakes@1.4.2")]
     Rm {
         /// NAME@VERSION: a tag, or the beginning of a digest.
         version: Reference,
@@ -56,18 +68,27 @@ pub(crate) enum PluginCommand {
         ask: Ask,
     },
     /// Shows what a file is: its digest, what it imports, its functions. Needs no router.
+    #[command(after_help = "Example:\n  quipu plugin inspect big-quakes.wasm")]
     Inspect(inspect::Args),
     /// Shows what a plugin logged.
+    #[command(after_help = "Example:\n  quipu plugin logs big-quakes --follow --since 5m --level warn")]
     Logs(logs::Args),
     /// Shows what plugins failed on, by fingerprint.
+    #[command(after_help = "Examples:\n  quipu plugin traps\n  quipu plugin traps big-quakes --json")]
     Traps {
         /// Of this plugin alone.
         name: Option<String>,
         #[command(flatten)]
         ask: Ask,
     },
-    /// Runs a file on messages, a line each, and says what it makes of them. Needs no router.
+    /// Tries a plugin's cases: messages, and what should become of them. Needs no router.
+    Test(test::Args),
+    /// Runs a plugin on messages, a line each, and says what it makes of them. Needs no router.
     Run(run::Args),
+    /// Measures a plugin: time, instructions and memory for each message. Needs no router.
+    Bench(bench::Args),
+    /// Builds, tests and deploys a project as often as its sources change.
+    Dev(dev::Args),
 }
 
 pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
@@ -86,7 +107,10 @@ pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
         PluginCommand::Inspect(args) => inspect::run(args).await,
         PluginCommand::Logs(args) => logs::run(args).await,
         PluginCommand::Traps { name, ask } => ask.ask("plugin.traps", json!({ "name": name }), show::print_traps).await,
+        PluginCommand::Test(args) => test::run(args).await,
         PluginCommand::Run(args) => run::run(args).await,
+        PluginCommand::Bench(args) => bench::run(args).await,
+        PluginCommand::Dev(args) => dev::run(args).await,
     }
 }
 

@@ -32,10 +32,10 @@ pub(crate) struct Args {
     /// Only the one at this offset.
     #[arg(long, value_name = "N")]
     offset: Option<u64>,
-    /// So many at most.
+    /// So many at most; all, unless said.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     limit: Option<u64>,
-    /// So many a second at most.
+    /// So many a second at most; as fast as it goes, unless said.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     rate: Option<u64>,
     /// Says what would be moved where, and moves nothing.

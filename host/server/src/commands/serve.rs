@@ -17,6 +17,7 @@ use crate::services::Services;
 
 /// Runs a router until SIGTERM or SIGINT.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  quipu serve --config quipu.toml")]
 pub(crate) struct Args {
     /// The configuration file.
     #[arg(long, short, default_value = "quipu.toml", value_name = "FILE")]

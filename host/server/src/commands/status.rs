@@ -11,6 +11,7 @@ use super::table::count;
 
 /// Says whether a router does its work; fails where it does not, with the reasons.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  quipu status")]
 pub(crate) struct Args {
     /// Prints JSON, one object.
     #[arg(long)]

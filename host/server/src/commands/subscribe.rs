@@ -13,13 +13,15 @@ use super::connect::ServerArgs;
 
 /// Prints the messages of a queue, one a line, and settles each after it is printed.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  quipu sub orders --subscription billing\n  \
+    quipu sub orders --subscription look --since 1h --count 10 --json")]
 pub(crate) struct Args {
     /// The queue.
     queue: String,
     /// The durable subscription to read by; made if it is not there. Consumers of one subscription share its messages.
     #[arg(long, short, value_name = "NAME")]
     subscription: String,
-    /// Ends after so many messages.
+    /// Ends after so many messages; without it, it goes on until it is interrupted.
     #[arg(long, short = 'n', value_name = "N")]
     count: Option<u64>,
     /// A new subscription starts with the next message published, not with the first that is there.

@@ -23,8 +23,10 @@ const GIVEN_BYTES_MAX: u64 = 1_024;
 #[derive(Debug, Subcommand)]
 pub(crate) enum UserCommand {
     /// Makes a token, and the line that the configuration has of it.
+    #[command(after_help = "Examples:\n  quipu user token\n  quipu user token --stdin < token.txt")]
     Token(TokenArgs),
     /// Prints the line that the configuration has of a certificate, and the names in that.
+    #[command(after_help = "Example:\n  quipu user fingerprint till-7.pem")]
     Fingerprint(FingerprintArgs),
 }
 
@@ -44,6 +46,9 @@ pub(crate) struct TokenArgs {
 pub(crate) struct FingerprintArgs {
     /// The certificate, a PEM file; the first one where there are several.
     file: PathBuf,
+    /// Prints JSON, one object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(command: UserCommand) -> Result<ExitCode> {
@@ -114,6 +119,10 @@ fn fingerprint(args: &FingerprintArgs) -> Result<()> {
     let chain = chain_in(&args.file, &pem)?;
     let own = chain.first().context("no certificate")?;
     let facts = Facts::of(own).with_context(|| format!("{} holds no certificate", args.file.display()))?;
+    if args.json {
+        let found = serde_json::json!({ "certificate": Fingerprint::of(own).to_string(), "names": facts.names });
+        return Ok(say!("{found}")?);
+    }
     say!("certificate = \"{}\"", Fingerprint::of(own))?;
     for name in facts.names {
         say!("# or, with its authority in tls.client_ca: certificate_name = {name:?}")?;

@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use serde_path_to_error::{Path, Segment};
 
+use crate::nearest::nearest;
+
 /// Longest quotation of a wrong value, in characters.
 const QUOTE_CHARS_MAX: usize = 80;
 
@@ -35,13 +37,13 @@ impl Problem {
     }
 
     /// What the parser says.
-    pub(super) fn syntax(text: &str, error: &toml::de::Error) -> Self {
+    pub(crate) fn syntax(text: &str, error: &toml::de::Error) -> Self {
         let lines: Vec<&str> = error.message().lines().collect();
         Self::at(text, &error.span().unwrap_or_default(), "", lines.join("; "))
     }
 
     /// What serde says, in our words.
-    pub(super) fn shape(text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> Self {
+    pub(crate) fn shape(text: &str, error: &serde_path_to_error::Error<toml::de::Error>) -> Self {
         let path = key_path(error.path());
         let span = error.inner().span().unwrap_or_default();
         let said = error.inner().message();
@@ -72,12 +74,6 @@ pub(super) fn join(path: &str, key: &str) -> String {
     let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
     let key = if bare { key.to_owned() } else { format!("{key:?}") };
     if path.is_empty() { key } else { format!("{path}.{key}") }
-}
-
-/// The candidate that the word was most likely meant to be.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let near = |candidate: &&str| distance(word, candidate) <= 1 + candidate.chars().count() / 4;
-    candidates.into_iter().filter(near).min_by_key(|candidate| distance(word, candidate))
 }
 
 /// `path` ends with the unknown key; `known` is how serde lists the others.
@@ -154,34 +150,9 @@ fn key_path(path: &Path) -> String {
     text
 }
 
-/// Levenshtein's.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, to) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.chars().count()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn nearest_is_near() {
-        let keys = ["subjects", "max_attempts", "backoff", "dead_letter"];
-        assert_eq!(nearest("subject", keys), Some("subjects"));
-        assert_eq!(nearest("deadletter", keys), Some("dead_letter"));
-        assert_eq!(nearest("max_atempt", keys), Some("max_attempts"));
-        assert_eq!(nearest("retention", keys), None);
-        assert_eq!(nearest("", keys), None);
-        assert_eq!(distance("kitten", "sitting"), 3);
-    }
 
     #[test]
     fn counts_lines_and_characters() {

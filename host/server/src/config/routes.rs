@@ -9,13 +9,14 @@ use toml::Spanned;
 
 use super::check::{Checker, Placed, taken};
 use super::graph::Output;
-use super::problem::{join, nearest};
+use super::problem::join;
 use super::raw::{self, Table};
 use super::{
     OnError, PluginUse, QueueConfig, ROUTE_PLUGINS_MAX, ROUTE_SUBJECTS_MAX, ROUTES_MAX, RouteConfig, Source, Template,
     values,
 };
 
+use crate::nearest::nearest;
 use crate::plugins::check_tag;
 
 const ATTEMPTS_MAX: u32 = 100;

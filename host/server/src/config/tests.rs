@@ -293,6 +293,16 @@ fn queues_promise_keep_and_hold_what_they_say() {
 }
 
 #[test]
+fn nothing_is_bound_to_inboxes() {
+    check_all(
+        "[queue.q]\nsubjects = [\"$inbox.>\"]\n[[route]]\nname = \"r\"\non = \"$inbox.*\"\nto = [\"q\"]",
+        &expect![[r#"
+            quipu.toml:2:13: queue.q.subjects[0]: `$inbox.>`: replies go to who asked alone, and no queue and no route takes them
+            quipu.toml:5:6: route[0].on[0]: `$inbox.*`: replies go to who asked alone, and no queue and no route takes them"#]],
+    );
+}
+
+#[test]
 fn queues_and_limits_say_what_they_cannot_be() {
     check_all(
         "[limits]\nsessions = 0\nmessage = \"9MiB\"\nconnection_window = \"1KiB\"\ningest = \"1MiB\"\n\

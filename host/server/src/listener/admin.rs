@@ -6,6 +6,7 @@ mod explain;
 mod ledger;
 mod longer;
 mod message;
+mod peek;
 mod plugin;
 mod redrive;
 mod status;
@@ -22,8 +23,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::frames::FrameWriter;
+use super::hint;
 use crate::access::Client;
 use crate::config::Kind;
+use crate::nearest::did_you_mean;
 use crate::services::Services;
 pub(crate) use longer::Longer;
 
@@ -57,7 +60,7 @@ pub(super) async fn run(
                 writer.finish();
             }
         }
-        Err(error) => writer.fail(error).await,
+        Err(error) => writer.fail(hint::for_call(error, payload, &services, client).await).await,
     }
 }
 
@@ -87,6 +90,7 @@ async fn answer(
             let found = info(services).await?.queues.into_iter().find(|known| known.name == queue);
             Ok(json!({ "queue": found.ok_or_else(|| no_queue(&queue))? }))
         }
+        "queue.peek" => peek::peek(services, arguments(method, payload)?).await,
         "queue.redrive" => redrive::redrive(services, arguments(method, payload)?).await,
         "ledger" => ledger::ledger(services, arguments(method, payload)?).await,
         "route.list" => {
@@ -164,6 +168,16 @@ fn routes(services: &Services, store: &StoreInfo) -> Vec<RouteInfo> {
         }
     }
     routes
+}
+
+/// The route of this name. Those who may ask for one by name may see all of them.
+fn route(services: &Services, name: &str) -> Result<RouteInfo, proto::Error> {
+    let mut routes = services.router.routes();
+    if let Some(at) = routes.iter().position(|running| running.name == name) {
+        return Ok(routes.swap_remove(at));
+    }
+    let near = did_you_mean(name, routes.iter().map(|running| running.name.as_str()));
+    Err(Code::InvalidCall.error(format!("there is no route {name:?}{near}")))
 }
 
 fn unavailable(e: StoreFailed) -> proto::Error {

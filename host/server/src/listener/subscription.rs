@@ -19,6 +19,7 @@ use quipu_router::{TraceLog, What};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::frames::{FrameReader, FrameWriter};
+use super::hint;
 use crate::access::Client;
 use crate::services::Services;
 
@@ -83,6 +84,10 @@ pub(super) async fn run(
     let (over, is_over) = oneshot::channel();
     let consumer = match join(&subscribe, &services, (deliver, over)).await {
         Ok(consumer) => consumer,
+        Err(error) if error.code == Code::UnknownQueue as u32 => {
+            let may_see = |queue: &str| client.may_consume(queue);
+            return writer.fail(hint::for_queue(error, &subscribe.queue, &services, may_see).await).await;
+        }
         Err(error) => return writer.fail(error).await,
     };
     if writer.send(subscribed(&consumer)).await.is_err() {

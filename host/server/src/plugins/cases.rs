@@ -1,94 +1,105 @@
-//! The self-test of a plugin: messages, and what should become of them. Pushed along with a version, run before it serves.
+//! The self-test of a plugin: messages, and what should become of them. An author's tests, and pushed along with a
+//! version, run before it serves.
+//!
+//! What is not here: files ([`file`]), and what people see of the outcome.
+
+mod compare;
+pub(crate) mod content;
+pub(crate) mod expect;
+pub(crate) mod file;
+mod found;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use quipu_protocol::{Headers, Key, Message, MessageId, Subject};
-use quipu_runtime::{Fault, Hand, Plugin, Verdict};
+use quipu_protocol::{Headers, Message, MessageId, Subject};
+use quipu_runtime::{Attempt, Capsule, CapturedLog, Component, ConfigureError, Hand, Use};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+pub(crate) use compare::{Difference, at, fits};
+use content::{Content, Values};
+pub(crate) use expect::Expect;
+pub(crate) use found::found;
 
 /// Most cases of one version.
 const CASES_MAX: usize = 256;
 /// Longest text of all cases, as JSON, in bytes.
 pub(crate) const CASES_BYTES_MAX: usize = 64 << 10;
-/// Differences of one case that are told.
-const DIFFERENCES_MAX: usize = 8;
+/// Longest name of a case, in bytes.
+const NAME_BYTES_MAX: usize = 128;
 
 /// A message, and what should become of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
     pub(crate) name: String,
-    /// The plugin's configuration; without it, that of the route it is deployed to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The plugin's configuration; without it, that of the project, or of the route it is deployed to.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "content::some_json")]
     pub(crate) config: Option<Value>,
+    #[serde(default)]
     pub(crate) message: CaseMessage,
+    #[serde(default)]
     pub(crate) expect: Expect,
 }
 
-/// The message of a case.
+/// The message of a case, and when it is seen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct CaseMessage {
     #[serde(skip_serializing_if = "Option::is_none")]
-    subject: Option<String>,
+    pub(crate) subject: Option<String>,
+    /// The subject that it was first published to; `subject`, unless said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
+    pub(crate) origin_subject: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
+    pub(crate) id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_base64: Option<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<String, String>,
-    /// JSON.
+    pub(crate) headers: BTreeMap<String, Values>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload: Option<Value>,
+    pub(crate) reply_to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) priority: Option<u8>,
+    /// Unix milliseconds, as the two after it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) published_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) expires_ms: Option<u64>,
+    /// The attempt's clock; that of the machine, unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) now_ms: Option<u64>,
+    /// 1, unless said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) attempt: Option<u32>,
+    /// JSON.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "content::some_json")]
+    pub(crate) payload: Option<Value>,
     /// The payload as it is, where it is no JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    payload_text: Option<String>,
-}
-
-/// What should become of it. What is not said may be anything.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Expect {
+    pub(crate) payload_text: Option<String>,
+    /// The payload as it is, where it is no text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    verdict: Option<Expected>,
-    /// Of the verdict `route`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    subjects: Option<Vec<String>>,
-    /// Part of what `drop`, `retry`, `reject` or a fault says.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    /// Headers afterwards, each with its first value; null: it is not there.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    headers: BTreeMap<String, Option<String>>,
-    /// The payload afterwards, as JSON: of objects, these fields.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    payload_json: Option<Value>,
-    /// How many messages it emitted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    emitted: Option<usize>,
-}
-
-/// A verdict by its name, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Expected {
-    Forward,
-    Route,
-    Drop,
-    Retry,
-    Reject,
-    Fault,
+    pub(crate) payload_base64: Option<String>,
 }
 
 /// What became of a case.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug)]
 pub(crate) struct Tried {
     pub(crate) name: String,
     /// In what it differs from what was expected; none: it passed.
-    pub(crate) differences: Vec<String>,
+    pub(crate) differences: Vec<Difference>,
+    /// None where the plugin did not start.
+    pub(crate) attempt: Option<Attempt>,
+    /// Why it did not start.
+    pub(crate) refused: Option<ConfigureError>,
+    /// What it saw, to be tried again elsewhere.
+    pub(crate) capsule: Capsule,
 }
 
 /// Reads a list of cases and checks it.
@@ -98,124 +109,86 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// Whether every case has a name and a message that can be.
+/// Whether every case has a name and a message that can be, and there are not too many of them.
 pub(crate) fn check(cases: &Vec<Case>) -> Result<()> {
     ensure!(cases.len() <= CASES_MAX, "{} cases; at most {CASES_MAX} are allowed", cases.len());
     let bytes = serde_json::to_vec(cases).map_or(0, |json| json.len());
     ensure!(bytes <= CASES_BYTES_MAX, "cases: {bytes} bytes of JSON; at most {CASES_BYTES_MAX} are allowed");
-    for case in cases {
-        ensure!(!case.name.is_empty() && case.name.len() <= 128, "a case has a name of 1 to 128 bytes");
-        case.message.message().with_context(|| format!("case {:?}: message", case.name))?;
-    }
-    Ok(())
+    cases.iter().try_for_each(Case::check)
 }
 
 impl Case {
+    /// Whether it has a name, a message that can be, and nothing said twice.
+    pub(crate) fn check(&self) -> Result<()> {
+        let name = &self.name;
+        ensure!(
+            !name.is_empty() && name.len() <= NAME_BYTES_MAX,
+            "a case has a name of 1 to {NAME_BYTES_MAX} bytes, found {name:?}"
+        );
+        self.message.hand(0, 0).with_context(|| format!("case {name:?}: message"))?;
+        self.expect.check().with_context(|| format!("case {name:?}: expect"))
+    }
+
     /// Tries it on an instance that is for nothing else.
-    pub(crate) fn run(&self, plugin: &mut dyn Plugin, now_ms: u64) -> Result<Tried> {
-        let mut hand = Hand::new(self.message.message()?, 1, now_ms, 0);
-        let verdict = plugin.process(&mut hand);
-        let mut differences = self.expect.differences(&verdict, &hand);
-        differences.truncate(DIFFERENCES_MAX);
-        Ok(Tried { name: self.name.clone(), differences })
+    pub(crate) fn try_on(&self, component: &Component, base: &Use, now_ms: u64) -> Result<Tried> {
+        let config_json = self.config.as_ref().map_or_else(|| base.config_json.clone(), ToString::to_string);
+        let now_ms = self.message.now_ms.unwrap_or(now_ms);
+        let r#use = Use { config_json, started_ms: Some(now_ms), ..base.clone() };
+        let hand = self.message.hand(now_ms, 0)?;
+        let capsule = Capsule::of(component.name(), *component.digest(), &r#use, &hand);
+        let log = Arc::new(CapturedLog::default());
+        let name = self.name.clone();
+        match component.plugin_with(r#use, log.clone()) {
+            Err(refused) => {
+                let differences = self.expect.differences_of_start(Some(&refused));
+                Ok(Tried { name, differences, attempt: None, refused: Some(refused), capsule })
+            }
+            Ok(mut guest) => {
+                let attempt = Attempt::of(&mut guest, hand, Some(&log));
+                let mut differences = self.expect.differences_of_start(None);
+                if differences.is_empty() {
+                    differences = self.expect.differences(&attempt);
+                }
+                let capsule = capsule.with_outcome(&attempt);
+                Ok(Tried { name, differences, attempt: Some(attempt), refused: None, capsule })
+            }
+        }
     }
 }
 
 impl CaseMessage {
-    fn message(&self) -> Result<Message> {
-        let subject = Subject::new(self.subject.as_deref().unwrap_or("test"))?;
+    /// The message in hand that it describes.
+    pub(crate) fn hand(&self, now_ms: u64, seed: u64) -> Result<Hand> {
+        let subject = Subject::new(self.subject.as_deref().unwrap_or("test")).context("subject")?;
+        let id = MessageId::new(self.id.as_deref().unwrap_or("test")).context("id")?;
+        let payload = self.content().payload()?.unwrap_or_default();
+        let mut message = Message::new(id, subject, Bytes::from(payload));
+        if let Some(origin) = &self.origin_subject {
+            message.origin_subject = Subject::new(origin).context("origin_subject")?;
+        }
         let mut headers = Headers::new();
-        for (name, value) in &self.headers {
-            headers.add(name, value)?;
+        for (name, values) in &self.headers {
+            for value in values.iter() {
+                headers.add(name, value)?;
+            }
         }
-        ensure!(self.payload.is_none() || self.payload_text.is_none(), "either `payload` or `payload_text`");
-        let payload = match (&self.payload, &self.payload_text) {
-            (Some(json), _) => Bytes::from(json.to_string()),
-            (None, Some(text)) => Bytes::from(text.clone()),
-            (None, None) => Bytes::new(),
-        };
-        let mut message = Message::new(MessageId::new(self.id.as_deref().unwrap_or("test"))?, subject, payload);
         message.headers = headers;
-        message.key = self.key.as_ref().map(|key| Key::new(Bytes::from(key.clone()))).transpose()?;
-        Ok(message)
+        message.key = self.content().key()?;
+        message.reply_to = self.reply_to.as_deref().map(Subject::new).transpose().context("reply_to")?;
+        message.priority = self.priority.unwrap_or(0);
+        message.published_ms = self.published_ms.unwrap_or(now_ms);
+        message.expires_ms = self.expires_ms;
+        Ok(Hand::new(message, self.attempt.unwrap_or(1), self.now_ms.unwrap_or(now_ms), seed))
     }
-}
 
-impl Expect {
-    fn differences(&self, verdict: &Result<Verdict, Fault>, hand: &Hand) -> Vec<String> {
-        let mut found = Vec::new();
-        let (name, said) = told(verdict);
-        if let Some(expected) = self.verdict.filter(|expected| *expected != name) {
-            found.push(format!("verdict: expected {}, found {}", text(&expected), with(&text(&name), said)));
+    fn content(&self) -> Content<'_> {
+        Content {
+            key: self.key.as_deref(),
+            key_base64: self.key_base64.as_deref(),
+            payload: self.payload.as_ref(),
+            payload_text: self.payload_text.as_deref(),
+            payload_base64: self.payload_base64.as_deref(),
         }
-        if let Some(part) = self.reason.as_ref().filter(|part| !said.contains(part.as_str())) {
-            found.push(format!("reason: expected {part:?} in it, found {said:?}"));
-        }
-        if let Some(subjects) = &self.subjects {
-            let routed: Vec<&str> = match verdict {
-                Ok(Verdict::Route(subjects)) => subjects.iter().map(Subject::as_str).collect(),
-                _ => Vec::new(),
-            };
-            if routed != *subjects {
-                found.push(format!("subjects: expected {}, found {}", subjects.join(" "), routed.join(" ")));
-            }
-        }
-        for (name, expected) in &self.headers {
-            let value = hand.message.headers.first(name);
-            if value != expected.as_deref() {
-                found.push(format!(
-                    "header {name}: expected {}, found {}",
-                    or_none(expected.as_deref()),
-                    or_none(value)
-                ));
-            }
-        }
-        if let Some(expected) = &self.payload_json {
-            match serde_json::from_slice(&hand.message.payload) {
-                Ok(payload) => differences_of(expected, &payload, "$", &mut found),
-                Err(_) => found.push("payload: it is no JSON".into()),
-            }
-        }
-        if let Some(expected) = self.emitted.filter(|expected| *expected != hand.emitted.len()) {
-            found.push(format!("emitted: expected {expected}, found {}", hand.emitted.len()));
-        }
-        found
-    }
-}
-
-fn told(verdict: &Result<Verdict, Fault>) -> (Expected, &str) {
-    match verdict {
-        Ok(Verdict::Forward) => (Expected::Forward, ""),
-        Ok(Verdict::Route(_)) => (Expected::Route, ""),
-        Ok(Verdict::Drop(reason)) => (Expected::Drop, reason),
-        Ok(Verdict::Retry { reason, .. }) => (Expected::Retry, reason),
-        Ok(Verdict::Reject(reason)) => (Expected::Reject, reason),
-        Err(fault) => (Expected::Fault, &fault.text),
-    }
-}
-
-fn text(expected: &Expected) -> String {
-    serde_json::to_value(expected).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
-}
-
-fn with(verdict: &str, said: &str) -> String {
-    if said.is_empty() { verdict.to_owned() } else { format!("{verdict} {said:?}") }
-}
-
-fn or_none(value: Option<&str>) -> String {
-    value.map_or("none".into(), |value| format!("{value:?}"))
-}
-
-/// Of objects, the fields that are expected; anything else as a whole.
-fn differences_of(expected: &Value, found: &Value, path: &str, differences: &mut Vec<String>) {
-    match (expected, found) {
-        (Value::Object(fields), Value::Object(_)) => {
-            for (name, value) in fields {
-                differences_of(value, &found[name], &format!("{path}.{name}"), differences);
-            }
-        }
-        _ if expected == found => {}
-        _ => differences.push(format!("payload {path}: expected {expected}, found {found}")),
     }
 }
 
@@ -223,41 +196,27 @@ fn differences_of(expected: &Value, found: &Value, path: &str, differences: &mut
 mod tests {
     use super::*;
 
-    fn tried(expect: &str, verdict: Result<Verdict, Fault>) -> Vec<String> {
-        let message =
-            CaseMessage { payload: Some(serde_json::json!({ "a": { "b": 1, "c": 2 } })), ..Default::default() };
-        let hand = Hand::new(message.message().expect("a message"), 1, 0, 0);
-        let expect: Expect = serde_json::from_str(expect).expect("what to expect");
-        expect.differences(&verdict, &hand)
-    }
-
-    #[test]
-    fn only_what_is_said_is_compared() {
-        assert_eq!(tried("{}", Ok(Verdict::Forward)), [""; 0]);
-        let fine = r#"{ "verdict": "drop", "reason": "small", "payload_json": { "a": { "b": 1 } }, "headers": { "x": null } }"#;
-        assert_eq!(tried(fine, Ok(Verdict::Drop("too small".into()))), [""; 0]);
-    }
-
-    #[test]
-    fn each_difference_is_told() {
-        let all = r#"{ "verdict": "forward", "reason": "x", "subjects": ["a"], "headers": { "h": "v" },
-                       "payload_json": { "a": { "b": 2 } }, "emitted": 1 }"#;
-        let told = [
-            "verdict: expected forward, found drop \"small\"",
-            "reason: expected \"x\" in it, found \"small\"",
-            "subjects: expected a, found ",
-            "header h: expected \"v\", found none",
-            "payload $.a.b: expected 2, found 1",
-            "emitted: expected 1, found 0",
-        ];
-        assert_eq!(tried(all, Ok(Verdict::Drop("small".into()))), told);
-    }
-
     #[test]
     fn a_case_that_cannot_be_is_named() {
         let bad = r#"[{ "name": "n", "message": { "subject": "a b" }, "expect": {} }]"#;
         assert!(parse(bad).expect_err("refused").to_string().contains("case \"n\""));
         let unknown = r#"[{ "name": "n", "message": {}, "expect": { "verdikt": "drop" } }]"#;
         assert!(format!("{:#}", parse(unknown).expect_err("refused")).contains("verdikt"));
+        let twice = r#"[{ "name": "n", "message": { "payload": 1, "payload_text": "1" } }]"#;
+        assert!(format!("{:#}", parse(twice).expect_err("refused")).contains("`payload_text`"));
+    }
+
+    #[test]
+    fn what_is_not_said_of_a_message_has_a_default() {
+        let hand = CaseMessage::default().hand(7, 1).expect("a hand");
+        let message = &hand.message;
+        assert_eq!((message.id.as_str(), message.subject.as_str(), message.payload.len()), ("test", "test", 0));
+        assert_eq!((hand.attempt, hand.now_ms, message.published_ms), (1, 7, 7));
+        let said = r#"{ "headers": { "a": ["1", "2"], "b": "3" }, "attempt": 4, "now_ms": 9, "key_base64": "AP8=" }"#;
+        let said: CaseMessage = serde_json::from_str(said).expect("a message");
+        let hand = said.hand(7, 1).expect("a hand");
+        assert_eq!(hand.message.headers.all("A").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!((hand.attempt, hand.now_ms), (4, 9));
+        assert_eq!(hand.message.key.map(|key| key.as_bytes().to_vec()), Some(vec![0, 255]));
     }
 }

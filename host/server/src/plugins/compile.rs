@@ -133,9 +133,7 @@ fn one_time_key() -> [u8; 32] {
 async fn compile(source: &str, bytes: &[u8], compiler: &Compiler) -> Result<Vec<u8>> {
     let limits = compiler.limits;
     let clock = limits.time * CLOCK_FACTOR;
-    // Beside a router at work, messages come first.
-    let mut process = spawn(source, bytes.len(), limits, compiler.cache.is_some())
-        .context("cannot start the process that compiles")?;
+    let mut process = spawn(source, bytes.len(), compiler).context("cannot start the process that compiles")?;
     let outcome = tokio::time::timeout(clock, converse(&mut process, bytes)).await;
     let Ok(outcome) = outcome else {
         process.kill().await.ok();
@@ -151,16 +149,16 @@ async fn compile(source: &str, bytes: &[u8], compiler: &Compiler) -> Result<Vec<
     Err(failure(source, status, &error, limits))
 }
 
-fn spawn(source: &str, bytes: usize, limits: CompileLimits, has_others: bool) -> Result<Child> {
-    // The file that runs now, even where an update has put another in its place.
+fn spawn(source: &str, bytes: usize, compiler: &Compiler) -> Result<Child> {
+    let (limits, has_others, runtime) = (compiler.limits, compiler.cache.is_some(), compiler.runtime.config());
+    // Beside a router at work, messages come first. The file that runs now, even where an update has put another in its place.
     let binary = if cfg!(target_os = "linux") { "/proc/self/exe".into() } else { std::env::current_exe()? };
     let mut command = Command::new(binary);
     command.args(["compile-plugin", "--bytes", &bytes.to_string(), "--source", source]);
     command.args(["--seconds", &limits.time.as_secs().max(1).to_string()]);
     command.args(["--memory", &limits.memory_bytes.to_string()]);
-    if has_others {
-        command.arg("--polite");
-    }
+    let for_whom = [(has_others, "--polite"), (runtime.trace_lines, "--lines"), (runtime.count_fuel, "--fuel")];
+    command.args(for_whom.into_iter().filter(|(is_set, _)| *is_set).map(|(_, argument)| argument));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     // Its memory is limited as address space, of which the allocator (mimalloc; this one in KiB) and a runtime with a
     // thread for each core would take a gibibyte in advance.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use quipu_queue::ROUTE_PREFIX;
 use quipu_router::Swapped;
-use quipu_runtime::{CapturedLog, Component, ConfigureError, Use};
+use quipu_runtime::{Component, ConfigureError, Use};
 use serde::Serialize;
 
 use super::cases::{Case, Tried};
@@ -16,7 +16,11 @@ use super::store::named;
 use super::version::{Deployed, Reference, Version, short, unix_ms};
 use super::{routes_with, r#use};
 use crate::config::{Config, PluginUse, RouteConfig};
+use crate::nearest::did_you_mean;
 use crate::services::Services;
+
+/// Differences of a case that failed that are told.
+const DIFFERENCES_TOLD: usize = 8;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -172,7 +176,10 @@ async fn start(services: &Services, config: &Config, route: &RouteConfig) -> Res
 fn find(services: &Services, config: &Config, order: &Order) -> Result<(RouteConfig, Arc<Version>)> {
     let (plugins, Order { name, route: to, .. }) = (&services.plugins, order);
     let route = config.routes.iter().find(|route| route.name == *to);
-    let route = route.cloned().ok_or_else(|| anyhow!("there is no route {to:?}"))?;
+    let route = route.cloned().ok_or_else(|| {
+        let near = did_you_mean(to, config.routes.iter().map(|route| route.name.as_str()));
+        anyhow!("there is no route {to:?}{near}")
+    })?;
     let mut uses = route.plugins.iter().filter(|plugin| plugin.name == *name).peekable();
     if uses.peek().is_none() {
         let others: Vec<&str> = route.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
@@ -369,26 +376,22 @@ async fn try_out(component: &Component, uses: &[Use]) -> Result<(), Stop> {
 async fn self_test(component: &Component, r#use: &Use, cases: &[Case]) -> Result<SelfTest, Stop> {
     let (component, r#use, cases) = (component.clone(), r#use.clone(), cases.to_vec());
     let count = cases.len();
-    let tried =
-        tokio::task::spawn_blocking(move || cases.iter().map(|case| try_case(&component, &r#use, case)).collect());
+    let tried = tokio::task::spawn_blocking(move || {
+        let tried =
+            |case: &Case| case.try_on(&component, &r#use, unix_ms()).with_context(|| format!("case {:?}", case.name));
+        cases.iter().map(tried).collect()
+    });
     let tried: Result<Vec<Tried>> = tried.await.at("self-test")?;
     let tried = tried.at("self-test")?;
     match tried.iter().find(|case| !case.differences.is_empty()) {
         None => Ok(SelfTest { passed: count, cases: count }),
         Some(failed) => {
             let passed = tried.iter().filter(|case| case.differences.is_empty()).count();
-            let (name, differences) = (&failed.name, failed.differences.join("; "));
+            let told = failed.differences.iter().take(DIFFERENCES_TOLD).map(ToString::to_string);
+            let (name, differences) = (&failed.name, told.collect::<Vec<_>>().join("; "));
             Err(anyhow!("{passed} of {count} passed; case {name:?}: {differences}")).at("self-test")
         }
     }
-}
-
-fn try_case(component: &Component, r#use: &Use, case: &Case) -> Result<Tried> {
-    let config_json = case.config.as_ref().map_or_else(|| r#use.config_json.clone(), ToString::to_string);
-    let r#use = Use { config_json, ..r#use.clone() };
-    let started = component.plugin_with(r#use, Arc::new(CapturedLog::default()));
-    let mut guest = started.with_context(|| format!("case {:?}", case.name))?;
-    case.run(&mut guest, unix_ms()).with_context(|| format!("case {:?}", case.name))
 }
 
 /// Takes a version out of the store, unless somebody needs it.

@@ -46,8 +46,13 @@ fn found(name: &str, file: &Path) -> Result<Found> {
 /// A file, compiled for who tries it, and how long that took.
 pub(crate) async fn load(file: &Path, config: RuntimeConfig) -> Result<(Component, Duration)> {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or("plugin").to_owned();
-    let Found { source, bytes } = found(&name, file)?;
-    load_bytes(&name, &source, bytes, config).await
+    load_as(&name, file, config).await
+}
+
+/// As [`load`], under this name.
+pub(crate) async fn load_as(name: &str, file: &Path, config: RuntimeConfig) -> Result<(Component, Duration)> {
+    let Found { source, bytes } = found(name, file)?;
+    load_bytes(name, &source, bytes, config).await
 }
 
 /// As [`load`], of a file's bytes; `source` is what errors call it.

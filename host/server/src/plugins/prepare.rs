@@ -108,8 +108,7 @@ impl Plugins {
                 return Ok((version, Choice::File));
             }
         }
-        let missing =
-            || Unready::Missing(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"));
+        let missing = || Unready::Missing(self.store.missing(name));
         self.store.latest(name).map(|version| (version, Choice::Latest)).ok_or_else(missing)
     }
 

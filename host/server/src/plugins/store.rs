@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::blobs::Blobs;
 use super::version::{Deployed, Version, is_own, short, unix_ms};
+use crate::nearest::{did_you_mean, nearest};
 
 /// Most versions of all plugins.
 const VERSIONS_MAX: usize = 1_000;
@@ -97,7 +98,7 @@ impl PluginStore {
     /// The one that a tag or the beginning of a digest names.
     pub(crate) fn find(&self, name: &str, version: &str) -> Result<Arc<Version>> {
         let mut versions = self.versions(Some(name));
-        ensure!(!versions.is_empty(), "plugin {name:?} is not in the store: quipu plugin push {name}.wasm");
+        ensure!(!versions.is_empty(), "{}", self.missing(name));
         if let Some(at) = versions.iter().position(|known| known.tag == version) {
             return Ok(versions.swap_remove(at));
         }
@@ -107,7 +108,21 @@ impl PluginStore {
         match (found.next(), found.next()) {
             (Some(version), None) => Ok(version),
             (Some(_), Some(_)) => bail!("{name}@{version} is more than one version: give more of the digest"),
-            (None, _) => bail!("there is no {name}@{version}; there are {}", known.join(", ")),
+            (None, _) => {
+                let versions = self.versions(Some(name));
+                let near = did_you_mean(version, versions.iter().map(|known| known.tag.as_str()));
+                let there = if near.is_empty() { "; there are" } else { " There are" };
+                bail!("there is no {name}@{version}{near}{there} {}", known.join(", "))
+            }
+        }
+    }
+
+    /// What is said of a plugin that is not in the store: the one that was most likely meant, or how to push it.
+    pub(crate) fn missing(&self, name: &str) -> String {
+        let versions = self.versions(None);
+        match nearest(name, versions.iter().map(|version| version.name.as_str())) {
+            Some(near) => format!("plugin {name:?} is not in the store; did you mean {near:?}?"),
+            None => format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"),
         }
     }
 

@@ -17,12 +17,14 @@ const PREFIX_MIN: usize = 4;
 /// Longest text of who did something, or where something came from, in bytes.
 pub(super) const SOURCE_BYTES_MAX: usize = 512;
 
-/// Tags that the router gives itself. Each goes on to the next version, and nobody else gives it.
+/// Tags that the router gives itself. Each goes on to the next version, and nobody else gives it, but for the last.
 pub(crate) const FILE: &str = "file";
 /// Of a stock plugin.
 pub(crate) const STOCK: &str = "stock";
 /// Of a file in the directory that is watched.
 pub(crate) const WATCH: &str = "watch";
+/// Of what an author tries out, `quipu plugin dev`: pushed, and otherwise as those the router gives itself.
+pub(crate) const DEV: &str = "dev";
 
 /// One version of a plugin, as the index has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -103,9 +105,9 @@ pub(crate) fn short(digest: &str) -> &str {
     digest.get(..8).unwrap_or(digest)
 }
 
-/// Whether the router gives this tag itself.
+/// Whether a tag goes on to the next version, so that a version is better called by its digest.
 pub(crate) fn is_own(tag: &str) -> bool {
-    [FILE, STOCK, WATCH].contains(&tag)
+    [FILE, STOCK, WATCH, DEV].contains(&tag)
 }
 
 /// Whether this can be a plugin's name.

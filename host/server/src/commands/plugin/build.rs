@@ -2,14 +2,15 @@
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use quipu_runtime::RuntimeConfig;
 use serde_json::json;
 
 use crate::author::build::{Built, Options, build};
+use crate::author::candidate::Candidate;
 use crate::author::job::BuildError;
 use crate::author::project::Project;
 use crate::commands::output::say;
@@ -67,6 +68,22 @@ pub(super) async fn build_or_say_why(
             _ => Err(e.context(format!("plugin {:?}", project.name.as_str()))),
         },
     }
+}
+
+/// What a command is to try: a project, which is built first, or a file. None: a tool failed, and has said why.
+pub(super) async fn candidate(path: &Path, dir: Option<&Path>, say_built: bool) -> Result<Option<Candidate>> {
+    if !path.is_dir() {
+        return Candidate::of_file(path, dir).map(Some);
+    }
+    ensure!(dir.is_none(), "{} is a project itself: --dir is for a file", path.display());
+    let project = Project::open(path)?;
+    let options = Options { colours: std::io::stderr().is_terminal(), ..Options::default() };
+    let built = build_or_say_why(&project, options, Candidate::runtime(&project.limits)).await?;
+    let Some(built) = built else { return Ok(None) };
+    if say_built {
+        say!("{}", built.line(&project))?;
+    }
+    Ok(Some(Candidate::of_project(&project, path, built.component)))
 }
 
 fn json(project: &Project, built: &Built) -> serde_json::Value {

@@ -28,6 +28,12 @@ pub(crate) struct Args {
     /// Leaves the processor to others who want it.
     #[arg(long)]
     polite: bool,
+    /// For an engine whose traces have files and lines.
+    #[arg(long)]
+    lines: bool,
+    /// For an engine that counts instructions.
+    #[arg(long)]
+    fuel: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -47,7 +53,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
         std::process::exit(1);
     });
-    match quipu_runtime::compile(&args.source, &bytes, &RuntimeConfig::default()) {
+    let config = RuntimeConfig { trace_lines: args.lines, count_fuel: args.fuel, ..RuntimeConfig::default() };
+    match quipu_runtime::compile(&args.source, &bytes, &config) {
         Ok(code) => {
             let mut stdout = std::io::stdout().lock();
             stdout.write_all(&code).and_then(|()| stdout.flush()).context("cannot hand over the code")?;

@@ -60,7 +60,8 @@ async fn run(ask: &Ask, method: &str, call: &Value) -> Result<ExitCode> {
     Ok(if deployed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn print(answer: &Value) -> std::io::Result<()> {
+/// A deployment that went well.
+pub(super) fn print(answer: &Value) -> std::io::Result<()> {
     let compile = answer["compile_ms"].as_u64().map_or("kept".to_owned(), |ms| format!("{ms} ms"));
     let test = &answer["self_test"];
     let cases = match test["cases"].as_u64() {

@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// The version, as 1.5.0; the beginning of the file's digest, unless said.
     #[arg(long)]
     tag: Option<String>,
-    /// A self-test that is run before this version serves: a file with a JSON list of cases.
+    /// A self-test that is run before this version serves: a file of cases, as `plugin test` takes them, or a JSON list.
     #[arg(long, value_name = "FILE")]
     cases: Option<PathBuf>,
     #[command(flatten)]
@@ -38,8 +38,9 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let name = args.name.clone().or_else(of_file).context("say --name: the file's has no text")?;
     let cases = match &args.cases {
         Some(file) => {
-            let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-            cases::parse(&text).with_context(|| file.display().to_string())?
+            let cases = cases::file::read(file)?.cases.into_iter().map(|placed| placed.case).collect();
+            cases::check(&cases)?;
+            cases
         }
         None => Vec::new(),
     };

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use quipu_protocol::{Message, proto};
-use quipu_queue::{Offset, Stored};
+use quipu_queue::{Offset, PeekError, Stored};
 use quipu_runtime::{Attempt, Capsule, CapturedLog, Component, Digest, Hand, Use, Verdict};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::nearest::did_you_mean;
 use crate::services::Services;
 
 const DEAD: &str = "quipu-dead-";
@@ -98,7 +99,13 @@ async fn made(services: &Services, arguments: Arguments) -> Result<Value> {
 async fn find(services: &Services, arguments: Arguments) -> Result<(String, Arc<Stored>)> {
     match arguments {
         Arguments { queue: Some(queue), offset: Some(offset), id: None } => {
-            let found = services.store.peek(&queue, Offset(offset), 1, u64::MAX).await??;
+            let found = match services.store.peek(&queue, Offset(offset), 1, u64::MAX).await? {
+                Err(e @ PeekError::UnknownQueue(_)) => {
+                    let queues = services.store.info().await?.queues;
+                    bail!("{e}{}", did_you_mean(&queue, queues.iter().map(|known| known.name.as_str())));
+                }
+                found => found?,
+            };
             let found = found.into_iter().find(|(at, _)| at.0 == offset);
             let place = format!("{queue} offset {offset}");
             let (_, stored) = found.with_context(|| format!("there is no message at {place}"))?;

@@ -208,9 +208,7 @@ pub(super) async fn delete_subscription(
 
 /// The queue that a route reads.
 fn queue_of(route: &str, services: &Services) -> Result<String, proto::Error> {
-    let routes = services.router.routes();
-    let found = routes.into_iter().find(|running| running.name == route);
-    found.map(|running| running.from).ok_or_else(|| Code::InvalidCall.error(format!("there is no route {route:?}")))
+    super::route(services, route).map(|running| running.from)
 }
 
 /// `first`, `new`, an offset, or a time.

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::RUNNING;
 use crate::config::{Config, RouteConfig};
+use crate::nearest::did_you_mean;
 use crate::plugins::version::unix_ms;
 use crate::services::Services;
 
@@ -152,12 +153,21 @@ impl Walk<'_> {
     /// A file that takes nobody's place would show nothing.
     fn check_other(&self) -> Result<()> {
         let Some(Other { plugin: (name, _), route }) = &self.other else { return Ok(()) };
+        if let Some(name) = route
+            && !self.config.routes.iter().any(|known| known.name == *name)
+        {
+            let near = did_you_mean(name, self.config.routes.iter().map(|known| known.name.as_str()));
+            bail!("there is no route {name:?}{near}");
+        }
         let is_in = |known: &&RouteConfig| route.as_ref().is_none_or(|route| known.name == *route);
         let mut routes = self.config.routes.iter().filter(is_in);
         if !routes.any(|route| route.plugins.iter().any(|plugin| plugin.name == *name)) {
             let place =
                 route.as_ref().map_or_else(|| "no route uses".into(), |route| format!("route {route:?} has no"));
-            bail!("{place} plugin {name:?}: say --plugin NAME");
+            let plugins = self.config.routes.iter().filter(is_in).flat_map(|route| &route.plugins);
+            let near = did_you_mean(name, plugins.map(|plugin| plugin.name.as_str()));
+            let say = if near.is_empty() { ": say" } else { " Say" };
+            bail!("{place} plugin {name:?}{near}{say} --plugin NAME");
         }
         Ok(())
     }

@@ -16,7 +16,8 @@ use crate::plugins::Push;
 use crate::plugins::cases::Case;
 use crate::plugins::deploy::{self, Order, Target};
 use crate::plugins::figures::Figures;
-use crate::plugins::version::{Reference, Version, is_own};
+use crate::plugins::upload::PIECE_BYTES_MAX;
+use crate::plugins::version::{DEV, Reference, Version, is_own};
 use crate::services::Services;
 
 #[derive(Deserialize)]
@@ -77,6 +78,16 @@ struct Remove {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Fetch {
+    name: String,
+    version: String,
+    /// Where the piece begins.
+    #[serde(default)]
+    offset: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Logs {
     name: String,
     route: Option<String>,
@@ -119,6 +130,7 @@ pub(super) async fn answer(
             let received = services.plugins.uploads.add(&upload, offset, &data).map_err(refused)?;
             Ok(json!({ "received": received }))
         }
+        "plugin.fetch" => fetch(services, arguments(method, payload)?).await,
         "plugin.push" => push(services, arguments(method, payload)?, who.to_owned()).await,
         "plugin.deploy" => {
             let Deploy { name, version, route } = arguments(method, payload)?;
@@ -134,8 +146,8 @@ pub(super) async fn answer(
             tracing::info!(plugin = removed.name, version = removed.label(), who, "removed from the store");
             Ok(json!({ "removed": { "name": removed.name, "tag": removed.tag, "digest": removed.digest } }))
         }
-        "plugin.logs" => Ok(logs(services, &arguments(method, payload)?)),
-        "plugin.traps" => Ok(traps(services, &arguments(method, payload)?)),
+        "plugin.logs" => logs(services, &arguments(method, payload)?),
+        "plugin.traps" => traps(services, &arguments(method, payload)?),
         unknown => Err(unknown_method(unknown)),
     }
 }
@@ -175,9 +187,7 @@ async fn list(services: &Services) -> Result<Value, proto::Error> {
 async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
     let versions = services.plugins.store.versions(Some(name));
     if versions.is_empty() {
-        return Err(
-            Code::InvalidCall.error(format!("plugin {name:?} is not in the store: quipu plugin push {name}.wasm"))
-        );
+        return Err(Code::InvalidCall.error(services.plugins.store.missing(name)));
     }
     let deployments = services.plugins.store.deployments().into_iter().filter(|(_, plugin, _)| plugin == name);
     let deployments: Vec<Value> =
@@ -196,7 +206,7 @@ async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
 
 async fn push(services: &Arc<Services>, call: PushCall, who: String) -> Result<Value, proto::Error> {
     let PushCall { upload, name, tag, cases, source } = call;
-    if tag.as_deref().is_some_and(is_own) {
+    if tag.as_deref().is_some_and(|tag| is_own(tag) && tag != DEV) {
         return Err(Code::InvalidCall.error("plugin.push: the router gives that tag itself"));
     }
     let (what, services_of) = (format!("push {upload}"), services.clone());
@@ -220,6 +230,17 @@ async fn push(services: &Arc<Services>, call: PushCall, who: String) -> Result<V
     }
 }
 
+/// A piece of a version's file.
+async fn fetch(services: &Arc<Services>, Fetch { name, version, offset }: Fetch) -> Result<Value, proto::Error> {
+    let version = services.plugins.store.find(&name, &version).map_err(refused)?;
+    let (blobs, digest) = (services.plugins.store.blobs.clone(), version.digest.clone());
+    let bytes = tokio::task::spawn_blocking(move || blobs.read(&digest)).await;
+    let bytes =
+        bytes.map_err(anyhow::Error::from).and_then(|read| read).map_err(|e| Code::Internal.error(format!("{e:#}")))?;
+    let piece = bytes.get(offset..bytes.len().min(offset.saturating_add(PIECE_BYTES_MAX))).unwrap_or_default();
+    Ok(json!({ "digest": version.digest, "size": bytes.len(), "data": STANDARD.encode(piece) }))
+}
+
 /// A deployment that failed is an answer too: it says the step, and what serves on.
 async fn deploy(services: &Arc<Services>, order: Order) -> Result<Value, proto::Error> {
     let what = format!("deploy {order:?}");
@@ -234,16 +255,33 @@ async fn deploy(services: &Arc<Services>, order: Order) -> Result<Value, proto::
     services.longer.wait(what, work).await
 }
 
-fn logs(services: &Services, call: &Logs) -> Value {
+/// The last lines. Of a plugin that is gone they are still there; of one that nobody knows there is nothing to wait for.
+fn logs(services: &Services, call: &Logs) -> Result<Value, proto::Error> {
     let level = call.level.unwrap_or(LogLevel::Trace);
     let lines = services.plugins.compiler.runtime().logs(&call.name, call.route.as_deref(), call.after);
     let last = lines.last().map_or(call.after, |line| line.number);
+    if lines.is_empty() && call.after == 0 {
+        known(services, &call.name)?;
+        if let Some(route) = &call.route {
+            super::route(services, route)?;
+        }
+    }
     let wanted = lines.iter().filter(|line| line.level >= level && line.time_ms >= call.since_ms);
-    json!({ "lines": wanted.collect::<Vec<_>>(), "after": last })
+    Ok(json!({ "lines": wanted.collect::<Vec<_>>(), "after": last }))
 }
 
-fn traps(services: &Services, call: &Traps) -> Value {
+fn traps(services: &Services, call: &Traps) -> Result<Value, proto::Error> {
     let traps = services.router.traps().into_iter();
-    let wanted = traps.filter(|trap| call.name.as_ref().is_none_or(|name| trap.plugin == *name));
-    json!({ "traps": wanted.collect::<Vec<_>>() })
+    let wanted: Vec<_> = traps.filter(|trap| call.name.as_ref().is_none_or(|name| trap.plugin == *name)).collect();
+    if let Some(name) = call.name.as_ref().filter(|_| wanted.is_empty()) {
+        known(services, name)?;
+    }
+    Ok(json!({ "traps": wanted }))
+}
+
+fn known(services: &Services, name: &str) -> Result<(), proto::Error> {
+    if services.plugins.store.versions(Some(name)).is_empty() {
+        return Err(Code::InvalidCall.error(services.plugins.store.missing(name)));
+    }
+    Ok(())
 }
