@@ -82,5 +82,8 @@ def call_process():
 def _fault(error, function):
     """An exception is said before it traps."""
     sys.stdout.flush()
+    sys.stderr.flush()
+    # What called this prints the exception too before it traps, with the frames of this SDK: once is enough.
+    sys.stderr = None
     _log.fault(*_trace.said(error, function))
     raise error
