@@ -16,11 +16,36 @@ const TARGET: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/author");
 #[tokio::test]
 async fn a_first_filter_passes_its_tests_and_a_change_fails_them() {
     let author = Author::with("first-filter").await;
-    check(&author.done(&["plugin", "test", "first-filter"]).await, &expect![""]);
+    check(
+        &author.done(&["plugin", "test", "first-filter"]).await,
+        &expect![[r#"
+        build   first-filter N.N.N  rust  DIGEST  N KiB  needs nothing  N µs
+          ok    forwards N.N                                                     forward  N µs
+          ok    drops N.N                                                        drop "small"  N µs
+          ok    rejects a message without properties.mag                         reject "properties.mag: absen…  N µs
+        N passed, N failed           limits as in production: N µs, N MiB
+    "#]],
+    );
     author.edit("first-filter/src/lib.rs", "magnitude >=", "magnitude <");
     let failed = author.said(&["plugin", "test", "first-filter"]).await;
     assert_eq!(failed.code, Some(1), "{}{}", failed.stdout, failed.stderr);
-    check(&failed.stdout, &expect![""]);
+    check(
+        &failed.stdout,
+        &expect![[r#"
+        build   first-filter N.N.N  rust  DIGEST  N KiB  needs nothing  N µs
+          FAIL  forwards N.N                                                     first-filter/tests/first.toml:N
+                verdict   - forward                                              + drop "small"
+                input     {"id":"akN","properties":{"mag":N.N,"place":"N km SE of Nanwalek, Alaska"}}
+                again     quipu plugin run first-filter/.quipu/first-filter.wasm --capsule first-filter/.quipu/failed/forwards-N.N --trace
+          FAIL  drops N.N                                                        first-filter/tests/first.toml:N
+                verdict   - drop                                                 + forward
+                reason    - "small" in it                                        + ""
+                input     {"id":"ncN","properties":{"mag":N.N,"place":"N km W of Cobb, California"}}
+                again     quipu plugin run first-filter/.quipu/first-filter.wasm --capsule first-filter/.quipu/failed/drops-N.N --trace
+          ok    rejects a message without properties.mag                         reject "properties.mag: absen…  N µs
+        N passed, N failed           limits as in production: N µs, N MiB
+    "#]],
+    );
     // What does not compile is the compiler's to say, and the file of before is still there.
     author.edit("first-filter/src/lib.rs", "magnitude <", "magnitude <>");
     let broken = author.said(&["plugin", "test", "first-filter"]).await;
@@ -42,7 +67,15 @@ async fn a_fault_shows_the_place_and_the_functions() {
     command.stdin(std::fs::File::open(author.path("faulty-filter/sample.ndjson")).expect("the sample"));
     let output = command.output().await.expect("it runs");
     assert_eq!(output.status.code(), Some(1));
-    check(&String::from_utf8_lossy(&output.stdout), &expect![""]);
+    check(
+        &String::from_utf8_lossy(&output.stdout),
+        &expect![[r#"
+        {"id":"akN","verdict":"forward","ns":N}
+        {"id":"ncN","verdict":"drop","reason":"small","ns":N}
+        {"id":"usN","verdict":"forward","ns":N}
+        {"id":"ciN","verdict":"fault","fingerprint":"DIGEST","kind":"fault","reason":"called `Result::unwrap()` on an `Err` value: Absent { path: \"properties.mag\", problem: \"\\\"properties\\\" has no \\\"mag\\\"\" }","ns":N}
+    "#]],
+    );
     let error = masked(&String::from_utf8_lossy(&output.stderr));
     assert!(error.contains("fault     panic at src/lib.rs:N:N: called `Result::unwrap()`"), "{error}");
     assert!(error.contains("again     quipu plugin run .quipu/faulty-filter.wasm --capsule .quipu/failed/"), "{error}");
@@ -80,7 +113,7 @@ async fn a_saved_change_is_built_tested_and_deployed_and_a_broken_one_is_not() {
     };
     publish("before").await;
     let delivery = soon("a delivery", out.next()).await.expect("open").expect("a delivery");
-    assert_eq!(delivery.message.id.as_str(), "before");
+    assert_eq!(delivery.message.headers.first("quipu-parent"), Some("before"));
     delivery.ack().await.expect("settled");
 
     // What fails its tests is not deployed.
@@ -90,7 +123,7 @@ async fn a_saved_change_is_built_tested_and_deployed_and_a_broken_one_is_not() {
     until("watching  ").await;
     publish("still").await;
     let delivery = soon("a delivery", out.next()).await.expect("open").expect("a delivery");
-    assert_eq!(delivery.message.id.as_str(), "still");
+    assert_eq!(delivery.message.headers.first("quipu-parent"), Some("still"));
     delivery.ack().await.expect("settled");
 
     author.edit("swapped-filter/src/lib.rs", "magnitude <", "magnitude >=");
@@ -100,7 +133,8 @@ async fn a_saved_change_is_built_tested_and_deployed_and_a_broken_one_is_not() {
     until("watching  ").await;
     publish("after").await;
     let delivery = soon("a delivery", out.next()).await.expect("open").expect("a delivery");
-    assert_eq!((delivery.message.id.as_str(), delivery.message.headers.first("by")), ("after", Some("two")));
+    let header = |name| delivery.message.headers.first(name);
+    assert_eq!((header("quipu-parent"), header("by")), (Some("after"), Some("two")));
     delivery.ack().await.expect("settled");
     let pid = dev.id().and_then(|pid| i32::try_from(pid).ok()).and_then(rustix::process::Pid::from_raw);
     rustix::process::kill_process(pid.expect("it runs"), rustix::process::Signal::INT).expect("sent");
