@@ -4,6 +4,8 @@
 //! The tools are looked for as `quipu plugin` does, in `$QUIPU_TOOLS`; without it in `~/.cache/quipu-tools`, where
 //! `plugin-sdk/toolchains.sh` puts them.
 
+mod vectors;
+
 use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
@@ -105,7 +107,9 @@ impl Language {
 
     async fn run(&self, arguments: &[&str], input: &str) -> Output {
         let mut command = quipu(QUIPU, self.directory.path());
-        command.env("QUIPU_TOOLS", tools()).args(arguments);
+        // What Rust compiles is shared with the other projects of these tests.
+        let target = concat!(env!("CARGO_TARGET_TMPDIR"), "/author");
+        command.env("QUIPU_TOOLS", tools()).env("CARGO_TARGET_DIR", target).args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut process = command.spawn().expect("it runs");
         let (mut stdin, input) = (process.stdin.take().expect("piped"), input.to_owned());

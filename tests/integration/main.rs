@@ -16,6 +16,7 @@ mod languages;
 mod limits;
 mod live;
 mod memory;
+mod mistakes;
 mod operations;
 mod plugins;
 mod publishers;

@@ -3,6 +3,8 @@
 //! The plugins here are WebAssembly text, so that nothing is built; projects in languages are in `author.rs` and
 //! `languages.rs`.
 
+mod sessions;
+
 use std::path::Path;
 use std::process::Stdio;
 

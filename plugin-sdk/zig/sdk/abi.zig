@@ -9,7 +9,7 @@ pub const View = extern struct {
     len: usize = 0,
 
     pub fn of(text: []const u8) View {
-        return .{ .data = text.ptr, .len = text.len };
+        return .{ .data = start(u8, text), .len = text.len };
     }
 
     pub fn bytes(view: View) []const u8 {
@@ -21,6 +21,11 @@ pub const View = extern struct {
         return @as([*]const T, @ptrCast(@alignCast(view.data.?)))[0..view.len];
     }
 };
+
+/// Where a list begins. An empty one may have an address of any kind here, and must have one within memory there.
+pub fn start(comptime T: type, items: []const T) [*]const T {
+    return if (items.len == 0) @ptrFromInt(@alignOf(T)) else items.ptr;
+}
 
 pub const OptionView = extern struct {
     some: u8,

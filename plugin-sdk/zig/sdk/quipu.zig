@@ -37,7 +37,7 @@ pub const Verdict = union(enum) {
         return switch (verdict) {
             .forward => .{ .kind = .forward, .said = .{ .view = .{} } },
             .route => |subjects| .{ .kind = .route, .said = .{
-                .view = .{ .data = @ptrCast(subjects.ptr), .len = subjects.len },
+                .view = .{ .data = @ptrCast(abi.start(abi.View, subjects)), .len = subjects.len },
             } },
             .drop => |reason| .{ .kind = .drop, .said = .{ .view = .of(reason) } },
             .retry => |after| .{ .kind = .retry, .said = .{
@@ -166,14 +166,14 @@ pub const Message = struct {
     /// First value of this header; names compare without case.
     pub fn header(_: *const Message, name: []const u8) ?[]const u8 {
         var found: abi.OptionView = undefined;
-        abi.message.header(name.ptr, name.len, &found);
+        abi.message.header(abi.start(u8, name), name.len, &found);
         return found.bytes();
     }
 
     /// All values of this header, in order.
     pub fn headerValues(_: *const Message, name: []const u8) []const []const u8 {
         var found: abi.View = .{};
-        abi.message.headerValues(name.ptr, name.len, &found);
+        abi.message.headerValues(abi.start(u8, name), name.len, &found);
         const views = found.items(abi.View);
         const values = arena.alloc([]const u8, views.len) catch @panic("out of memory");
         for (views, values) |view, *value| value.* = view.bytes();
@@ -256,21 +256,21 @@ pub const Message = struct {
 
     /// Takes the place of all values of this header.
     pub fn setHeader(_: *Message, name: []const u8, value: []const u8) void {
-        abi.edit.setHeader(name.ptr, name.len, value.ptr, value.len);
+        abi.edit.setHeader(abi.start(u8, name), name.len, abi.start(u8, value), value.len);
     }
 
     /// Adds a value.
     pub fn addHeader(_: *Message, name: []const u8, value: []const u8) void {
-        abi.edit.addHeader(name.ptr, name.len, value.ptr, value.len);
+        abi.edit.addHeader(abi.start(u8, name), name.len, abi.start(u8, value), value.len);
     }
 
     /// Removes all values.
     pub fn removeHeader(_: *Message, name: []const u8) void {
-        abi.edit.removeHeader(name.ptr, name.len);
+        abi.edit.removeHeader(abi.start(u8, name), name.len);
     }
 
     pub fn setKey(_: *Message, bytes: []const u8) void {
-        abi.edit.setKey(bytes.ptr, bytes.len);
+        abi.edit.setKey(abi.start(u8, bytes), bytes.len);
     }
 
     pub fn removeKey(_: *Message) void {
@@ -278,12 +278,12 @@ pub const Message = struct {
     }
 
     pub fn setPayload(message: *Message, bytes: []const u8) void {
-        abi.edit.setPayload(bytes.ptr, bytes.len);
+        abi.edit.setPayload(abi.start(u8, bytes), bytes.len);
         message.fetched = null;
     }
 
     pub fn setPayloadText(message: *Message, said: []const u8) void {
-        abi.edit.setPayloadText(said.ptr, said.len);
+        abi.edit.setPayloadText(abi.start(u8, said), said.len);
         message.fetched = null;
     }
 
@@ -302,14 +302,14 @@ pub const Message = struct {
         const bytes = outgoing.key orelse "";
         var said: abi.Refused = undefined;
         abi.emit.publish(
-            of.ptr,
+            abi.start(u8, of),
             of.len,
             @intFromBool(outgoing.key != null),
-            bytes.ptr,
+            abi.start(u8, bytes),
             bytes.len,
-            pairs.ptr,
+            abi.start(abi.Pair, pairs),
             pairs.len,
-            outgoing.payload.ptr,
+            abi.start(u8, outgoing.payload),
             outgoing.payload.len,
             &said,
         );
@@ -319,7 +319,7 @@ pub const Message = struct {
     /// Publishes a copy of the message in hand, as edited so far. Its payload stays with the router.
     pub fn emitCopy(message: *Message, to: []const u8) Refusal!void {
         var said: abi.Refused = undefined;
-        abi.emit.copy(to.ptr, to.len, &said);
+        abi.emit.copy(abi.start(u8, to), to.len, &said);
         return message.refused(to, said);
     }
 
@@ -399,7 +399,7 @@ pub const log = struct {
 
     fn say(level: u32, comptime line: []const u8, values: anytype) void {
         const said = format(line, values);
-        abi.log.log(level, said.ptr, said.len);
+        abi.log.log(level, abi.start(u8, said), said.len);
     }
 };
 
@@ -407,14 +407,14 @@ pub const log = struct {
 pub fn fault(comptime at: std.lang.SourceLocation, comptime line: []const u8, values: anytype) noreturn {
     const place = std.fmt.comptimePrint("{s}:{d}:{d} in {s}", .{ at.file, at.line, at.column, at.fn_name });
     const said = format(line, values);
-    abi.log.fault(said.ptr, said.len, place, place.len);
+    abi.log.fault(abi.start(u8, said), said.len, place, place.len);
     @trap();
 }
 
 // What `root.zig` needs.
 
 pub fn panicked(said: []const u8, _: ?usize) noreturn {
-    abi.log.fault(said.ptr, said.len, "", 0);
+    abi.log.fault(abi.start(u8, said), said.len, "", 0);
     @trap();
 }
 

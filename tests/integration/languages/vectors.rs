@@ -26,6 +26,31 @@ async fn sizes_in_assemblyscript() {
     check("assemblyscript", "src/plugin.ts:").await;
 }
 
+#[tokio::test]
+async fn sizes_in_rust() {
+    check("rust", "src/lib.rs:").await;
+}
+
+#[tokio::test]
+async fn sizes_in_js() {
+    check("js", "plugin.js:").await;
+}
+
+#[tokio::test]
+async fn sizes_in_ts() {
+    check("ts", "plugin.ts:").await;
+}
+
+#[tokio::test]
+async fn sizes_in_python() {
+    check("python", "app.py:").await;
+}
+
+#[tokio::test]
+async fn sizes_in_go() {
+    check("go", "main.go:").await;
+}
+
 /// `place` is how the place of the fault begins.
 async fn check(name: &'static str, place: &str) {
     let Some(language) = Language::at_hand(name).await else { return };

@@ -200,7 +200,7 @@ fn names(kind: Kind, arguments: &[OsString]) -> Option<Vec<String>> {
     let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).filter(|word| *word != "=").collect();
     let server = Connection::try_parse_from(connection(&words)).ok()?.server;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let listed = runtime.block_on(tokio::time::timeout(WAIT, ask(kind, &server)));
+    let listed = runtime.block_on(async { tokio::time::timeout(WAIT, ask(kind, &server)).await });
     // A name that is still being resolved would keep the process.
     runtime.shutdown_background();
     let answer = listed.ok()?.ok()?;

@@ -1,8 +1,9 @@
 use super::*;
 use crate::commands::cli;
 
-/// Commands that print what some other program takes as it is.
-const WITHOUT_JSON: [&str; 4] = ["quipu serve", "quipu message capsule", "quipu completions", "quipu man"];
+/// Commands that print what some other program takes as it is, and one that works with a person in front of it.
+const WITHOUT_JSON: [&str; 5] =
+    ["quipu serve", "quipu message capsule", "quipu completions", "quipu man", "quipu plugin dev"];
 
 /// Every command that people see, the groups too, with what is typed for it.
 fn commands() -> Vec<(String, Command)> {

@@ -234,7 +234,7 @@ mod tests {
         let expected = [
             "fault     panic at src/lib.rs:9:41: boom",
             "          0  big::magnitude                      src/lib.rs:9",
-            "          1  big::process                                          1 runtime frames: --trace",
+            "          1  big::process                                         1 runtime frames: --trace",
         ];
         assert_eq!(fault(&panic, false), expected);
         assert_eq!(fault(&panic, true).len(), 4);

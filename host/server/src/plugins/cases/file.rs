@@ -128,6 +128,9 @@ mod tests {
             "6:22: case[0].expect.verdict: expected \"forward\", \"route\", \"drop\", \"retry\", \"reject\" or \"fault\", \
              found \"dropped\""
         );
-        assert_eq!(error(&TEXT.replace("key = \"k\"", "subject = \"a b\"")), "x");
+        assert_eq!(
+            error(&TEXT.replace("key = \"k\"", "subject = \"a b\"")),
+            "8: case \"b\": message: subject: subject \"a b\" has ' ' in it; a token is made of letters, digits, `-` and `_`"
+        );
     }
 }

@@ -1,0 +1,110 @@
+//! Mistakes that authors make, in Rust: what each is answered with names the plugin, the place where it has one, and what
+//! to do.
+
+use quipu_tests::quipu;
+
+use crate::QUIPU;
+use crate::author::Author;
+
+/// The plugin's source with this as the body of `process`.
+fn source(process: &str) -> String {
+    format!(
+        "use quipu_plugin::prelude::*;\n\n#[derive(Deserialize)]\nstruct BigQuakes {{\n    #[allow(dead_code)]\n    at_least: f64,\n}}\n\n\
+         impl Plugin for BigQuakes {{\n    fn process(&mut self, message: &mut Message) -> Result<Verdict> {{\n        {process}\n    }}\n}}\n\
+         plugin!(BigQuakes);\n"
+    )
+}
+
+/// The line of `process` in that source.
+const LINE: u32 = 11;
+
+impl Author {
+    /// Runs the project's plugin on one message: exit code, standard output and standard error.
+    async fn one(&self, name: &str, process: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
+        std::fs::write(self.path(&format!("{name}/src/lib.rs")), source(process)).expect("written");
+        std::fs::write(self.path("input"), "{\"id\":\"ak0247\",\"properties\":{}}\n").expect("written");
+        self.on_input(&[&["plugin", "run", name], arguments].concat()).await
+    }
+
+    async fn on_input(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = quipu(QUIPU, &self.path(""));
+        command.env_remove("QUIPU_TOOLS").env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/author"));
+        command.args(arguments).stdin(std::fs::File::open(self.path("input")).expect("input"));
+        let output = command.output().await.expect("it runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+}
+
+#[track_caller]
+fn says(said: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(said.contains(part), "{part:?} is missing:\n{said}");
+    }
+}
+
+/// One project for all, since each build of another one compiles the SDK anew.
+#[tokio::test]
+async fn each_mistake_in_rust_is_answered_with_what_to_do() {
+    let author = Author::with("mistaken").await;
+    let forward = "let _ = message; Ok(forward())";
+
+    // A wrong type in the configuration.
+    let (code, _, said) = author.one("mistaken", forward, &["-c", "at_least=big"]).await;
+    assert_eq!(code, Some(1));
+    says(&said, &["plugin `mistaken` refuses its configuration: at_least: invalid type: string \"big\", expected f64"]);
+    says(&said, &["-c KEY=VALUE, --config FILE, [config] of plugin.toml"]);
+
+    // A field that is not there: the message is rejected, and the path is said.
+    let missing =
+        "let mag: f64 = message.json_at(\"properties.mag\")?; Ok(if mag > 0.0 { forward() } else { drop(\"small\") })";
+    let (code, line, said) = author.one("mistaken", missing, &[]).await;
+    assert_eq!(code, Some(0), "{said}");
+    says(&line, &["\"verdict\":\"reject\"", "properties.mag"]);
+
+    // A panic.
+    let (code, line, said) = author.one("mistaken", "let _ = message; panic!(\"no place\")", &[]).await;
+    assert_eq!(code, Some(1));
+    says(&line, &["\"verdict\":\"fault\"", "\"reason\":\"no place\""]);
+    says(
+        &said,
+        &[&format!("panic at src/lib.rs:{LINE}:"), "no place", "message   ak0247", "again     quipu plugin run"],
+    );
+
+    // An endless loop.
+    let (code, line, said) = author.one("mistaken", "let _ = message; loop {}", &[]).await;
+    assert_eq!(code, Some(1));
+    says(&line, &["\"kind\":\"deadline\""]);
+    says(
+        &said,
+        &["plugin ran over 50 ms", "an endless loop, or more work than `deadline` allows: [limits] in plugin.toml"],
+    );
+
+    // Too much output.
+    let flood = "message.set_payload(vec![0; 5 << 20]); Ok(forward())";
+    let (code, line, said) = author.one("mistaken", flood, &[]).await;
+    assert_eq!(code, Some(1));
+    says(&line, &["\"kind\":\"output\""]);
+    says(&said, &["output limit of 4 MiB reached", "more than `output` allows: [limits] in plugin.toml"]);
+
+    // An import that nobody declared.
+    let import =
+        "unsafe extern \"C\" { fn system(x: u32) -> u32; } let _ = message; unsafe { system(1) }; Ok(forward())";
+    let (code, _, said) = author.one("mistaken", import, &[]).await;
+    assert_eq!(code, Some(1));
+    says(&said, &["mistaken", "imports `env::system`"]);
+}
+
+#[tokio::test]
+async fn a_file_for_another_contract_says_so() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let module = "(module (memory (export \"memory\") 1)
+        (func (export \"quipu:plugin/handler@0.2.0#configure\") (result i32) (i32.const 0)))";
+    std::fs::write(directory.path().join("new.wasm"), wat::parse_str(module).expect("WAT")).expect("written");
+    let (code, _, said) = quipu_tests::output_of(QUIPU, directory.path(), &["plugin", "run", "new.wasm"]).await;
+    assert_eq!(code, Some(1));
+    says(
+        &said,
+        &["new.wasm is made for version 0.2.0 of the plugin contract", "this router has 0.1", "build it against"],
+    );
+}
