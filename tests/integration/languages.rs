@@ -125,7 +125,8 @@ fn lines(text: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
 }
 
-fn tools() -> OsString {
+/// Where the tools are.
+pub(crate) fn tools() -> OsString {
     let home = || std::env::home_dir().unwrap_or_default().join(".cache/quipu-tools").into_os_string();
     std::env::var_os("QUIPU_TOOLS").filter(|dir| !dir.is_empty()).unwrap_or_else(home)
 }
