@@ -197,7 +197,8 @@ pub(super) fn message(attempt: &Attempt, digest: &Digest, config: &Digest, limit
 
 /// A path as one types it in a shell.
 pub(super) fn typed(path: &Path) -> String {
-    let text = path.strip_prefix("./").unwrap_or(path).display().to_string();
+    let inside = path.strip_prefix("./").ok().filter(|inside| !inside.as_os_str().is_empty());
+    let text = inside.unwrap_or(path).display().to_string();
     let plain = |c: char| c.is_alphanumeric() || "/._-+@%=,:".contains(c);
     if !text.is_empty() && text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
