@@ -1,6 +1,6 @@
 //! The owner with a journal that fails, fills up or waits when it is told to.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use quipu_protocol::{Message, MessageId, Subject};
@@ -125,12 +125,16 @@ fn set(gate: &Gate, open: bool) {
 #[tokio::test]
 async fn a_failed_journal_ends_acknowledgements_for_good() {
     let directory = tempfile::tempdir().expect("a directory");
-    let (store, _) = store(directory.path(), |sequence, _| match sequence {
-        3 => Err(JournalError::Io { path: "000.journal".into(), source: io::Error::other("gone") }),
-        _ => Ok(()),
+    // Not by number: a store that is left alone for a moment seals its last record with one more.
+    let fails = Arc::new(AtomicBool::new(false));
+    let told = fails.clone();
+    let (store, _) = store(directory.path(), move |_, _| match told.load(Ordering::Acquire) {
+        true => Err(JournalError::Io { path: "000.journal".into(), source: io::Error::other("gone") }),
+        false => Ok(()),
     });
     store.define_queue(settings("q")).await.expect("a store").expect("a queue");
     assert!(store.publish(published("q", "a")).await.expect("a store")[0].is_ok());
+    fails.store(true, Ordering::Release);
     let failed = store.publish(published("q", "b")).await.expect_err("the journal failed");
     assert_eq!(failed.to_string(), "the store takes nothing more: journal 000.journal: gone");
     assert_eq!(store.publish(published("q", "c")).await, Err(failed.clone()));
