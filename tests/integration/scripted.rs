@@ -96,6 +96,10 @@ impl Project {
         }
         let made = project.run(&["plugin", "new", "tried", "--lang", language]).await;
         assert!(made.status.success(), "{}", words(&made));
+        // On a busy machine an interpreter's 50 ms may all be waiting.
+        let manifest = project.path("tried/plugin.toml");
+        let text = fs::read_to_string(&manifest).expect("a manifest") + "\n[limits]\ndeadline = \"10s\"\n";
+        fs::write(manifest, text).expect("written");
         Some(project)
     }
 
