@@ -15,6 +15,9 @@ use tokio::sync::mpsc;
 use crate::commit::{DedupKey, Stored};
 use crate::request::Request;
 
+/// Inboxes from which on it is looked for some that nobody reads: one that was asked for and not waited for is never
+/// closed by anybody.
+const LOOKED_AT_MIN: usize = 64;
 /// Replies of one inbox that wait for its reader.
 const WAITING_MAX: usize = 64;
 /// Bytes of one inbox's replies that wait for its reader; the last one may pass it.
@@ -26,6 +29,8 @@ pub(crate) const ALL_BYTES: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Inboxes {
     open: HashMap<Subject, Place>,
+    /// Once there are so many, those whose readers are gone are looked for.
+    look_at: usize,
     all_bytes: Arc<AtomicU64>,
 }
 
@@ -100,6 +105,11 @@ pub struct Inbox {
 impl Inboxes {
     /// Opens one that takes so many replies; one of this subject before it is closed.
     pub(crate) fn open(&mut self, subject: Subject, most: u32) -> mpsc::Receiver<InboxMessage> {
+        if self.open.len() >= self.look_at.max(LOOKED_AT_MIN) {
+            self.open.retain(|_, place| !place.sender.is_closed());
+            // Each look costs as much as what was opened since the last one.
+            self.look_at = 2 * self.open.len();
+        }
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(Waiting {
             left: AtomicU32::new(most),
@@ -216,11 +226,8 @@ impl Drop for Inbox {
         // Replies are refused from here on, whenever the store hears of it.
         self.replies.close();
         let request = Request::CloseInbox { subject: self.subject.clone() };
-        if let Err(mpsc::error::TrySendError::Full(request)) = self.requests.try_send(request) {
-            let requests = self.requests.clone();
-            // It must be forgotten, so this waits for room, where waiting hurts nobody.
-            std::thread::spawn(move || requests.blocking_send(request).ok());
-        }
+        // Where there is no room to say so, it is found among those that nobody reads.
+        self.requests.try_send(request).ok();
     }
 }
 
@@ -251,6 +258,18 @@ mod tests {
         let mut next = || replies.try_recv().expect("a reply").stored().payload.clone();
         assert_eq!([next(), next()], [Bytes::from("one"), Bytes::from("two")]);
         assert_eq!(inboxes.all_bytes.load(Ordering::Acquire), 0, "all room is given back");
+    }
+
+    #[test]
+    fn what_nobody_reads_is_forgotten() {
+        let mut inboxes = Inboxes::default();
+        let kept = inboxes.open(subject("$inbox.kept"), 1);
+        for n in 0..10_000 {
+            drop(inboxes.open(subject(&format!("$inbox.gone-{n}")), 1));
+            assert!(inboxes.open.len() <= LOOKED_AT_MIN, "{n}");
+        }
+        assert!(inboxes.ticket(&subject("$inbox.kept"), None).is_ok());
+        drop(kept);
     }
 
     #[test]
