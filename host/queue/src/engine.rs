@@ -21,7 +21,7 @@ use crate::delivery::{ConsumerId, Delivery as Deliverer, Event};
 use crate::disk::Disk;
 use crate::inbox::Inboxes;
 use crate::journal::{JournalError, RECORD_ALIGN};
-use crate::plan::{COMMIT_BYTES, Planned, PublishError, Settlement};
+use crate::plan::{COMMIT_BYTES, Plan, Planned, PublishError, Settlement};
 use crate::request::{Answer, Gathered, Reply, Request, Sink};
 use crate::state::State;
 use crate::store::StoreFailed;
@@ -437,6 +437,12 @@ impl Engine {
     fn look(&mut self, now: Now) {
         if self.blocked.window_waits() {
             self.state.expire_window(now.ms);
+        }
+        // Where anything else is to be done, logs are looked at with it.
+        let is_quiet = self.writing.is_none() && self.gathered.is_empty();
+        let is_too_old = |id| self.state.queues.get(id).is_some_and(|queue| Plan::is_too_old(queue, now.ms));
+        if is_quiet && self.state.logs.iter().any(is_too_old) {
+            self.gather(Gathered::Retain);
         }
         let free = self.disk.free_bytes().ok().flatten();
         let is_low = free.is_some_and(|free| free < self.disk_reserve_bytes);

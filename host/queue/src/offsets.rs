@@ -57,6 +57,47 @@ impl OffsetSet {
         added
     }
 
+    /// Puts all of another set into it.
+    pub(crate) fn insert_all(&mut self, other: &Self) {
+        self.insert_below(Offset(other.floor));
+        let first = self.floor / 64;
+        let passed = usize::try_from(first - (other.floor / 64).min(first)).unwrap_or(usize::MAX);
+        let words = other.words.iter().skip(passed);
+        if words.len() > self.words.len() {
+            self.words.resize(words.len(), 0);
+        }
+        self.words.iter_mut().zip(words).for_each(|(word, other)| *word |= other);
+        self.raise();
+    }
+
+    /// What is in each of these sets, of which there is one at least; all that there is where there is none.
+    pub(crate) fn common<'a>(sets: impl Iterator<Item = &'a Self> + Clone) -> Self {
+        let floor = sets.clone().map(|set| set.floor).min().unwrap_or(u64::MAX);
+        // A set that is whole below its floor may have no words.
+        let end = |set: &Self| set.floor / 64 + (set.words.len() as u64).max(1);
+        let end = sets.clone().map(end).min().unwrap_or(0);
+        let word = |n: u64| sets.clone().fold(u64::MAX, |all, set| all & set.whole_word(n));
+        let mut words: VecDeque<u64> = (floor / 64..end).map(word).collect();
+        while words.back() == Some(&0) {
+            words.pop_back();
+        }
+        let mut common = Self { floor, words };
+        common.raise();
+        common
+    }
+
+    /// The bits of the offsets from `64 * n` on, those below the floor included.
+    fn whole_word(&self, n: u64) -> u64 {
+        let first = self.floor / 64;
+        match n.checked_sub(first) {
+            None => u64::MAX,
+            Some(at) => {
+                let word = usize::try_from(at).ok().and_then(|at| self.words.get(at)).copied().unwrap_or(0);
+                if at == 0 { word | !(u64::MAX << (self.floor % 64)) } else { word }
+            }
+        }
+    }
+
     /// The first offset at or after this one that is not in it.
     pub(crate) fn next_absent(&self, from: Offset) -> Offset {
         let from = from.0.max(self.floor);
@@ -168,6 +209,37 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn are_put_together_and_compared(sets in prop::collection::vec((0..300u64, steps()), 1..4)) {
+            let (mut all, mut models) = (Vec::new(), Vec::new());
+            for (floor, steps) in sets {
+                let (mut set, mut model) = (OffsetSet::below(Offset(floor)), (0..floor).collect::<BTreeSet<_>>());
+                for step in steps {
+                    match step {
+                        Step::Insert(offset) => assert_eq!(set.insert(Offset(offset)), model.insert(offset)),
+                        Step::InsertBelow(below) => {
+                            set.insert_below(Offset(below));
+                            model.extend(0..below);
+                        }
+                    }
+                }
+                all.push(set);
+                models.push(model);
+            }
+            let of = |model: &BTreeSet<u64>| {
+                let mut set = OffsetSet::default();
+                for offset in model {
+                    set.insert(Offset(*offset));
+                }
+                set
+            };
+            let in_each = |offset: &u64| models.iter().all(|model| model.contains(offset));
+            prop_assert_eq!(OffsetSet::common(all.iter()), of(&(0..600).filter(in_each).collect()));
+            let mut together = all[0].clone();
+            all.iter().for_each(|set| together.insert_all(set));
+            prop_assert_eq!(together, of(&models.iter().flatten().copied().collect()));
+        }
+
         #[test]
         fn is_the_set_it_says(floor in 0..200u64, steps in steps(), (from, to) in (0..600u64, 0..600u64)) {
             let mut set = OffsetSet::below(Offset(floor));

@@ -240,6 +240,8 @@ pub(crate) enum Gathered {
     Release {
         subscription: SubscriptionId,
     },
+    /// Nothing but what each commit does: logs let go of what is too old.
+    Retain,
     Subscribe {
         subscribe: Subscribe,
         sink: Sink,
@@ -324,6 +326,7 @@ impl Gathered {
                 plan.release(subscription);
                 return (None, Rest::Nothing);
             }
+            Self::Retain => return (None, Rest::Nothing),
             Self::Subscribe { subscribe, sink, reply } => {
                 let Subscribe { queue, name, mode, start, .. } = &subscribe;
                 match plan.subscribe(queue, name, mode.unwrap_or_default(), *start) {
@@ -378,7 +381,11 @@ impl Gathered {
             Self::DefineSubscription { reply, .. } => reply.give(Err(failed.into())),
             Self::Redrive { reply, .. } => reply.give(Err(failed)),
             Self::Change { reply, .. } => reply.give(Err(failed)),
-            Self::Expire { .. } | Self::Deliverable { .. } | Self::Isolate { .. } | Self::Release { .. } => {}
+            Self::Expire { .. }
+            | Self::Deliverable { .. }
+            | Self::Isolate { .. }
+            | Self::Release { .. }
+            | Self::Retain => {}
         }
     }
 

@@ -292,7 +292,7 @@ impl State {
             self.logs.insert(id);
         }
         match self.queues.get_mut(&id) {
-            Some(queue) => queue.definition = definition,
+            Some(queue) => queue.redefine(definition, self.time_ms),
             None => drop(self.queues.insert(id, Queue::new(definition))),
         }
     }

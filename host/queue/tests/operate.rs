@@ -591,3 +591,60 @@ async fn a_request_that_waits_for_room_and_fills_commits_stops_all_the_same() {
     assert_eq!(results[7..], [const { Err(PublishError::Stopped) }; 4]);
     assert_eq!((info(&store, "q").await.next_offset, info(&store, "small").await.next_offset), (4, 2));
 }
+
+/// Nobody publishes, settles or asks for anything meanwhile.
+#[tokio::test]
+async fn a_log_lets_go_of_what_is_too_old_by_itself() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&config(directory.path())).expect("a store");
+    let retention = Retention::Log { age_ms: Some(400), bytes: None, messages: None };
+    define(&store, QueueSettings { retention, ..QueueSettings::new(subject("l")) }).await;
+    log(&store, "kept").await;
+    publish(&store, "l", 0..5).await;
+    publish(&store, "kept", 5..10).await;
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    let gone = async {
+        while info(&store, "l").await.messages > 0 {
+            look.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("it lets go");
+    assert_eq!((info(&store, "l").await.next_offset, info(&store, "kept").await.messages), (5, 5));
+    store.stop().await.expect("a clean stop");
+}
+
+/// A seek back to the beginning of what another subscription has settled in part.
+#[tokio::test]
+async fn what_all_have_settled_is_not_there_for_who_seeks_or_comes_late() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&config(directory.path())).expect("a store");
+    queue(&store, "q").await;
+    let (mut a, mut b) = (Reader::start(&store, "q", "a").await, Reader::start(&store, "q", "b").await);
+    publish(&store, "q", 0..200).await;
+    for n in 0..200 {
+        let (of_a, of_b) = (a.next().await, b.next().await);
+        // `a` has settled all but every third one, `b` all but every fifth.
+        if n % 3 != 0 {
+            a.ack(&of_a).await.expect("settled");
+        }
+        if n % 5 != 0 {
+            b.ack(&of_b).await.expect("settled");
+        }
+    }
+    let left: Vec<u64> = (0..200).filter(|n| n % 3 == 0 || n % 5 == 0).collect();
+    store.seek("q", "a", Start::First).await.expect("a store").expect("sought");
+    let mut late = Reader::start(&store, "q", "late").await;
+    for n in left {
+        assert_eq!(late.next().await.offset.0, n);
+        loop {
+            let again = a.next().await;
+            if again.offset.0 == n {
+                break;
+            }
+        }
+    }
+    for name in ["a", "b", "late"] {
+        subscription(&store, "q", name).await;
+    }
+    store.stop().await.expect("a clean stop");
+}

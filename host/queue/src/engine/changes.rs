@@ -42,7 +42,8 @@ impl Engine {
     fn fence(&mut self, id: SubscriptionId) {
         self.gathered.retain(|request| match request {
             Gathered::Expire { settler, .. } => settler.subscription != id,
-            Gathered::Isolate { subscription, .. } => *subscription != id,
+            // Of what was to be handed out before; it would mark as handed out what nobody was given yet.
+            Gathered::Deliverable { subscription, .. } | Gathered::Isolate { subscription, .. } => *subscription != id,
             _ => true,
         });
         for request in &mut self.gathered {

@@ -8,6 +8,11 @@ use crate::state::Queue;
 const TRIMMED_MAX: u64 = 100_000;
 
 impl Plan<'_> {
+    /// Whether time alone makes a log let go of something.
+    pub(crate) fn is_too_old(queue: &Queue, time_ms: u64) -> bool {
+        old_below(queue, time_ms) > queue.floor()
+    }
+
     /// Trims every log that is over its retention.
     pub(crate) fn retain(&mut self) {
         let over = |id: &QueueId| {
@@ -24,11 +29,8 @@ impl Plan<'_> {
 
     /// The first offset that stays.
     fn retained_from(&self, queue: &Queue) -> Offset {
-        let Retention::Log { age_ms, bytes, messages } = queue.definition.retention else { return Offset(0) };
-        let mut below = queue.floor();
-        if let Some(age_ms) = age_ms {
-            below = below.max(queue.known_before(self.time_ms.saturating_sub(age_ms)));
-        }
+        let Retention::Log { bytes, messages, .. } = queue.definition.retention else { return Offset(0) };
+        let below = queue.floor().max(old_below(queue, self.time_ms));
         let (mut left, mut left_bytes) = (queue.live, queue.live_bytes);
         let mut offset = queue.next_live(queue.floor());
         let mut looked = 0;
@@ -43,4 +45,10 @@ impl Plan<'_> {
         }
         offset.max(queue.floor())
     }
+}
+
+/// Below this, everything is past the age that the log keeps.
+fn old_below(queue: &Queue, time_ms: u64) -> Offset {
+    let Retention::Log { age_ms: Some(age_ms), .. } = queue.definition.retention else { return Offset(0) };
+    queue.known_before(time_ms.saturating_sub(age_ms))
 }

@@ -77,20 +77,6 @@ impl Queue {
         freed
     }
 
-    /// Everything below an offset, and what is not there any more from there on.
-    fn gone_from(&self, floor: Offset) -> OffsetSet {
-        let mut gone = OffsetSet::below(floor.max(self.removed.floor()));
-        let mut offset = gone.floor();
-        while offset < self.next {
-            let live = self.next_live(offset);
-            for between in offset.0..live.0 {
-                gone.insert(Offset(between));
-            }
-            offset = live.next();
-        }
-        gone
-    }
-
     /// Lets go of what only one subscription still needed, which had settled this much of what is below an offset.
     fn release_of(&mut self, settled: &OffsetSet, below: Offset) -> usize {
         let mut freed = 0;

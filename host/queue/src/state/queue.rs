@@ -301,7 +301,7 @@ impl Queue {
 
     /// Everything appended before this time, as far as that is known: at most this offset, or a little less.
     pub(crate) fn known_before(&self, ms: u64) -> Offset {
-        self.times.known_before(ms)
+        self.times.known_before(ms, self.next, &self.definition.retention)
     }
 
     pub(crate) fn append(&mut self, stored: &Arc<Stored>, time_ms: u64) {
@@ -312,27 +312,30 @@ impl Queue {
         self.tail.push_back(Some(stored.clone()));
     }
 
+    /// It is defined otherwise from now on.
+    pub(crate) fn redefine(&mut self, definition: QueueDefinition, time_ms: u64) {
+        // Entries of a log's times keep the steps of their retention: whatever came before is older than this one.
+        self.times.note(time_ms, self.next, &definition.retention);
+        self.definition = definition;
+    }
+
+    /// Everything below an offset, and what is not there any more from there on: what all have settled is gone, and a
+    /// newcomer cannot get it.
+    pub(super) fn gone_from(&self, floor: Offset) -> OffsetSet {
+        let mut gone = self.removed.clone();
+        if !self.is_log() && !self.subscriptions.is_empty() {
+            gone.insert_all(&OffsetSet::common(self.subscriptions.values().map(|s| &s.settled)));
+        }
+        gone.insert_below(floor);
+        gone
+    }
+
     /// Makes a subscription; the bytes of memory that this frees.
     pub(crate) fn subscribe(&mut self, id: SubscriptionId, name: String, mode: Mode, floor: Offset) -> usize {
-        let mut settled = OffsetSet::below(floor.max(self.removed.floor()));
-        for offset in self.removed.above_floor() {
-            settled.insert(offset);
-        }
-        let mut freed = 0;
-        if !self.is_log() {
-            if self.subscriptions.is_empty() {
-                // Nobody wants what is below the floor of the only subscription.
-                freed = self.let_go_below(floor);
-            }
-            // What all others settled is gone; a newcomer cannot get it.
-            if let Some(first) = self.subscriptions.values().next() {
-                let below = (settled.floor().0..first.settled.floor().0).map(Offset);
-                let all = |offset: &Offset| self.subscriptions.values().all(|s| s.settled.contains(*offset));
-                for offset in below.chain(first.settled.above_floor()).filter(all) {
-                    settled.insert(offset);
-                }
-            }
-        }
+        let settled = self.gone_from(floor);
+        // Nobody wants what is below the floor of the only subscription.
+        let is_first = !self.is_log() && self.subscriptions.is_empty();
+        let freed = if is_first { self.let_go_below(floor) } else { 0 };
         let mut subscription = Subscription::new(name, mode, settled);
         subscription.counts.entered = subscription.outstanding(self.next);
         self.subscriptions.insert(id, subscription);

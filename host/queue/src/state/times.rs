@@ -22,8 +22,7 @@ pub(crate) struct Times(VecDeque<(u64, Offset)>);
 impl Times {
     /// A message is about to be appended.
     pub(crate) fn note(&mut self, time_ms: u64, next: Offset, retention: &Retention) {
-        let Retention::Log { age_ms, .. } = retention else { return };
-        let step_ms = age_ms.map_or(STEP_MS, |age_ms| (age_ms / ENTRIES).max(STEP_MS_MIN));
+        let Some(step_ms) = step_ms(retention) else { return };
         if self.0.back().is_some_and(|(last_ms, _)| time_ms < last_ms + step_ms) {
             return;
         }
@@ -37,8 +36,14 @@ impl Times {
         self.0.push_back((time_ms, next));
     }
 
-    /// What was appended before a time is below this.
-    pub(crate) fn known_before(&self, ms: u64) -> Offset {
+    /// What was appended before a time is below this; `next` is what the next message gets.
+    pub(crate) fn known_before(&self, ms: u64, next: Offset, retention: &Retention) -> Offset {
+        // What came a step or more after the last entry would have made one.
+        if let (Some((last_ms, _)), Some(step_ms)) = (self.0.back(), step_ms(retention))
+            && last_ms + step_ms <= ms
+        {
+            return next;
+        }
         let at = self.0.partition_point(|(time_ms, _)| *time_ms <= ms);
         at.checked_sub(1).map_or(Offset(0), |at| self.0[at].1)
     }
@@ -49,6 +54,12 @@ impl Times {
             self.0.pop_front();
         }
     }
+}
+
+/// Between two entries, in milliseconds; none where times are not kept.
+fn step_ms(retention: &Retention) -> Option<u64> {
+    let Retention::Log { age_ms, .. } = retention else { return None };
+    Some(age_ms.map_or(STEP_MS, |age_ms| (age_ms / ENTRIES).max(STEP_MS_MIN)))
 }
 
 #[cfg(test)]
@@ -62,8 +73,11 @@ mod tests {
         for n in 0..50 {
             times.note(n * 50, Offset(n), &log);
         }
-        assert_eq!([0, 99, 100, 1_000, 9_999].map(|ms| times.known_before(ms).0), [0, 0, 2, 20, 48]);
+        let known = |times: &Times, ms| times.known_before(ms, Offset(50), &log).0;
+        assert_eq!([0, 99, 100, 1_000, 2_499].map(|ms| known(&times, ms)), [0, 0, 2, 20, 48]);
+        // The last two, for which there is no entry, came by then, though nothing came since.
+        assert_eq!([2_500, 9_999].map(|ms| known(&times, ms)), [50, 50]);
         times.forget_below(Offset(21));
-        assert_eq!([99, 1_000, 1_100].map(|ms| times.known_before(ms).0), [0, 20, 22]);
+        assert_eq!([99, 1_000, 1_100].map(|ms| known(&times, ms)), [0, 20, 22]);
     }
 }
