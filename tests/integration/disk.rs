@@ -13,8 +13,12 @@ const FILE_BYTES: u64 = 6 << 20;
 /// Far more than the journal holds.
 const MESSAGES_MAX: u64 = 2_000;
 
-async fn publish(client: &Client) -> Result<Receipt, ReceiptError> {
-    let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
+/// Refused publishes, each by itself: as records they would be more than the journal holds.
+const REFUSED: usize = 1_500;
+
+async fn publish(client: &Client, name: Option<&str>) -> Result<Receipt, ReceiptError> {
+    let options = PublisherOptions { name: name.map(str::to_owned), ..PublisherOptions::default() };
+    let publisher = client.publisher(options).await.expect("a publisher");
     let message = OutgoingMessage::new("q", Bytes::from(vec![b'x'; PAYLOAD_BYTES]));
     let receipt = publisher.publish(message).await.expect("sent");
     let receipt = soon("a receipt", receipt).await;
@@ -29,13 +33,23 @@ async fn status(server: &TestServer) -> (Option<i32>, Value) {
 
 #[tokio::test]
 async fn a_full_disk_stops_publishers_alone_and_only_while_it_is_full() {
+    fill_the_disk(None).await;
+}
+
+/// Refusals of a named publisher are remembered, but not at the cost of those who make room.
+#[tokio::test]
+async fn a_full_disk_stops_a_named_publisher_alone_and_only_while_it_is_full() {
+    fill_the_disk(Some("orders")).await;
+}
+
+async fn fill_the_disk(name: Option<&str>) {
     let server = TestServer::start(QUIPU, "memory = \"1MiB\"\n[queue.q]\n").await;
     let client = server.client().await;
     let mut subscriber = client.subscribe(Subscribe::new("q", "s")).await.expect("a subscriber");
     server.limit_file_bytes(Some(FILE_BYTES));
     let mut stored = 0;
     let refused = loop {
-        match publish(&client).await {
+        match publish(&client, name).await {
             Ok(_) => stored += 1,
             Err(refused) => break refused,
         }
@@ -46,6 +60,14 @@ async fn a_full_disk_stops_publishers_alone_and_only_while_it_is_full() {
     assert_eq!((code, &said["ready"]), (Some(1), &false.into()), "{said}");
     assert!(said["reasons"].to_string().contains("checkpoint failed"), "{said}");
 
+    let options = PublisherOptions { name: name.map(str::to_owned), ..PublisherOptions::default() };
+    let publisher = client.publisher(options).await.expect("a publisher");
+    for _ in 0..REFUSED {
+        let receipt = publisher.publish(OutgoingMessage::new("q", "x")).await.expect("sent");
+        let refused = soon("an answer", receipt).await.expect_err("refused");
+        assert_eq!(refused.code(), Some(Code::DiskFull), "{refused}");
+    }
+    publisher.close().await.expect("closed");
     for _ in 0..stored {
         let delivery = soon("a delivery", subscriber.next()).await.expect("open").expect("a delivery");
         assert_eq!(delivery.message.payload.len(), PAYLOAD_BYTES);
@@ -53,7 +75,7 @@ async fn a_full_disk_stops_publishers_alone_and_only_while_it_is_full() {
     }
     server.limit_file_bytes(None);
     soon("room", async {
-        while let Err(refused) = publish(&client).await {
+        while let Err(refused) = publish(&client, name).await {
             assert_eq!(refused.code(), Some(Code::DiskFull), "{refused}");
         }
     })
@@ -72,7 +94,7 @@ async fn a_failed_journal_ends_acknowledgements_and_says_so() {
     let mut stored = 0;
     let refused = soon("a failed write", async {
         loop {
-            match publish(&client).await {
+            match publish(&client, None).await {
                 Ok(_) => stored += 1,
                 Err(refused) => return refused,
             }
@@ -85,7 +107,7 @@ async fn a_failed_journal_ends_acknowledgements_and_says_so() {
     let (code, said) = status(&server).await;
     assert_eq!((code, &said["ready"]), (Some(1), &false.into()), "{said}");
     assert!(said["reasons"].to_string().contains("the journal failed"), "{said}");
-    assert_eq!(publish(&client).await.expect_err("refused").code(), Some(Code::Unavailable));
+    assert_eq!(publish(&client, None).await.expect_err("refused").code(), Some(Code::Unavailable));
     assert!(client.subscribe(Subscribe::new("q", "s")).await.is_err());
     server.kill().await;
     server.restart().await;
@@ -106,7 +128,7 @@ async fn the_reserve_is_kept() {
     // The room is looked at now and then.
     let refused = soon("a refusal", async {
         loop {
-            if let Err(refused) = publish(&client).await {
+            if let Err(refused) = publish(&client, None).await {
                 return refused;
             }
         }

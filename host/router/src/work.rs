@@ -502,6 +502,19 @@ mod tests {
         assert_eq!(reason, "no inbox `$inbox.1`: who asked has what it asked for, gave up, or is gone");
     }
 
+    /// It may never be read, and would hold what is behind it for as long.
+    #[test]
+    fn a_reply_that_is_not_read_costs_attempts() {
+        let inbox = || quipu_protocol::Subject::inbox("1").expect("a subject");
+        let mut work = work(2);
+        let slice = refuse(&mut work, vec![(sent(0, 1, None), SettleError::InboxFull(inbox()))]);
+        assert!(matches!(settlements(&slice)[..], [Settlement::Park { .. }]), "{:?}", settlements(&slice));
+        assert_eq!(work.waiting_for(), None, "no queue is waited for");
+        let slice = refuse(&mut work, vec![(sent(0, 2, None), SettleError::InboxFull(inbox()))]);
+        let [Settlement::DeadLetter { reason, .. }] = &settlements(&slice)[..] else { panic!("no dead letter") };
+        assert_eq!(reason, "inbox `$inbox.1` is full: who asked does not read its replies");
+    }
+
     #[test]
     fn a_full_queue_costs_no_attempt_and_no_order_and_is_tried_less_and_less_often() {
         let mut work = work(1);

@@ -21,7 +21,7 @@ pub(super) enum Destination {
 pub(super) enum Nowhere {
     NoQueue(Subject),
     NoInbox(Subject),
-    Full(Arc<str>),
+    InboxFull(Subject),
 }
 
 impl Destination {
@@ -32,6 +32,13 @@ impl Destination {
             Self::Inbox(_) => &[],
         }
     }
+}
+
+/// Bytes of a payload that copies of it take in inboxes: unlike a queue, an inbox holds each of them.
+pub(super) fn copied_to_inboxes(outputs: &[Output], targets: &[Destination], payload: &Bytes) -> usize {
+    let copies = outputs.iter().zip(targets);
+    let copies = copies.filter(|(output, to)| output.payload.is_none() && matches!(to, Destination::Inbox(_)));
+    payload.len() * copies.count()
 }
 
 impl Plan<'_> {
@@ -53,7 +60,7 @@ impl Plan<'_> {
     fn ticket(&mut self, subject: &Subject) -> Result<Ticket, Nowhere> {
         let ticket = self.inboxes.as_mut().map(|inboxes| inboxes.ticket(subject, None));
         ticket.unwrap_or(Err(Refused::Gone)).map_err(|why| match why {
-            Refused::Full => Nowhere::Full(subject.as_str().into()),
+            Refused::Full => Nowhere::InboxFull(subject.clone()),
             // Outputs have no key by which they could be known.
             Refused::Gone | Refused::Duplicate => Nowhere::NoInbox(subject.clone()),
         })
@@ -87,7 +94,7 @@ impl From<Nowhere> for PublishError {
         match nowhere {
             Nowhere::NoQueue(subject) => Self::NoQueue(subject),
             Nowhere::NoInbox(subject) => Self::NoInbox(subject),
-            Nowhere::Full(inbox) => Self::Full(inbox),
+            Nowhere::InboxFull(subject) => Self::Full(subject.as_str().into()),
         }
     }
 }
@@ -97,7 +104,7 @@ impl From<Nowhere> for SettleError {
         match nowhere {
             Nowhere::NoQueue(subject) => Self::NoQueue(subject),
             Nowhere::NoInbox(subject) => Self::NoInbox(subject),
-            Nowhere::Full(inbox) => Self::Full(inbox),
+            Nowhere::InboxFull(subject) => Self::InboxFull(subject),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::destination::Destination;
+use super::destination::{Destination, copied_to_inboxes};
 use super::{
     Input, OPERATION_BYTES, Output, PLACE_BYTES, Plan, PublishError, Published, PublisherPlan, QueuePlan, Receipt,
 };
@@ -79,6 +79,11 @@ impl Plan<'_> {
         let attempted = one(self, published);
         let lasting = self.planned.commit.operations.len() > written || self.planned.needs_sync != needs_sync;
         let Attempted::Done(done) = attempted else { return attempted };
+        // Not remembered, since each would be a record of a journal that has its last room for settlements. Once a later
+        // one is stored, it is among those that were passed over.
+        if done.is_err() && self.disk_is_full {
+            return Attempted::Done(done);
+        }
         if let Some(known) = self.publishers.get_mut(&run.name) {
             // What was passed over had been refused in a commit that a crash took.
             for passed in (known.now.sequence + 1).max(sequence.saturating_sub(PASSED_MAX))..sequence {
@@ -238,7 +243,7 @@ impl Plan<'_> {
     ) -> Result<(), PublishError> {
         let largest = published.outputs.iter().map(Output::size).chain([published.stored.size()]).max().unwrap_or(0);
         let places: usize = targets.iter().map(|to| OPERATION_BYTES + PLACE_BYTES * to.queues().len()).sum();
-        let all = published.size() + places;
+        let all = published.size() + places + copied_to_inboxes(&published.outputs, targets, &published.stored.payload);
         if largest > Self::message_bytes_max(self.bytes_max) {
             return Err(PublishError::TooLarge(largest));
         }

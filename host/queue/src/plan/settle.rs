@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use quipu_protocol::{Message, Subject};
 
-use super::destination::Destination;
+use super::destination::{Destination, copied_to_inboxes};
 use super::{Input, OPERATION_BYTES, Output, PLACE_BYTES, Plan, Settle, SettleError, Settlement};
 use crate::commit::{Durability, Mode, Operation, Outcome, QueueId, Stored, SubscriptionId};
 use crate::delivery::{Held, Why};
@@ -234,7 +234,7 @@ impl Plan<'_> {
         let size = |o: &Output| o.header.len() + o.payload.as_ref().map_or(0, Bytes::len);
         let largest = outputs.iter().map(size).max().unwrap_or(0);
         let places: usize = targets.iter().map(|to| OPERATION_BYTES + PLACE_BYTES * to.queues().len()).sum();
-        let sent: usize = outputs.iter().map(size).sum();
+        let sent: usize = outputs.iter().map(size).sum::<usize>() + copied_to_inboxes(outputs, targets, &input.bytes);
         let along = if input.reference.is_some() { 0 } else { input.bytes.len() };
         let all = places + sent + along + letter.map_or(0, |letter| letter.header.len());
         match () {

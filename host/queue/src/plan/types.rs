@@ -144,6 +144,9 @@ pub enum SettleError {
     /// An output to the inbox of a request, which is no more.
     #[error("no inbox `{0}`: who asked has what it asked for, gave up, or is gone")]
     NoInbox(Subject),
+    /// An output to the inbox of a request whose reader is behind.
+    #[error("inbox `{0}` is full: who asked does not read its replies")]
+    InboxFull(Subject),
     /// An output into a queue that takes no more for now.
     #[error("queue {0:?} is full")]
     Full(Arc<str>),

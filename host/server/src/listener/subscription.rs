@@ -409,7 +409,7 @@ fn settle_error(error: &SettleError) -> proto::Error {
         SettleError::NoQueue(_) => Code::NoQueue,
         SettleError::NoInbox(_) => Code::NoInbox,
         SettleError::TooLarge(_) => Code::TooLarge,
-        SettleError::Full(_) => Code::QueueFull,
+        SettleError::Full(_) | SettleError::InboxFull(_) => Code::QueueFull,
         SettleError::Stale | SettleError::Behind | SettleError::Unreadable(_) => Code::Internal,
     };
     code.error(error.to_string())
