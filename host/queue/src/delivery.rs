@@ -43,11 +43,21 @@ pub struct Delivery {
     /// Whether the state may still take a message for the only one in flight that is not.
     releases: bool,
     flights: Flights,
-    /// With the line, so that a message which cannot be read for a moment still finds its own.
-    parked: BTreeSet<(u64, Offset, Why, Line)>,
+    parked: BTreeSet<Parked>,
     set_aside: SetAside,
     consumers: Consumers,
     token_next: u64,
+}
+
+/// What waits for a time. With its line, so that a message which cannot be read for a moment still finds its own. Packed,
+/// since there may be a million: the line of a message without a key is its offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Parked {
+    until_ms: u64,
+    offset: Offset,
+    key: u32,
+    is_keyed: bool,
+    why: Why,
 }
 
 /// How far a message that is handled alone has come. With the line that it was found in, which it would not be found in
@@ -77,6 +87,17 @@ struct Candidate {
     why: Option<Why>,
     /// Where keys keep order, and whether its line waits for it.
     line: Option<(Line, bool)>,
+}
+
+impl Parked {
+    fn new(until_ms: u64, offset: Offset, why: Why, line: Line) -> Self {
+        let (key, is_keyed) = if let Line::Key(key) = line { (key, true) } else { (0, false) };
+        Self { until_ms, offset, key, is_keyed, why }
+    }
+
+    fn line(&self) -> Line {
+        if self.is_keyed { Line::Key(self.key) } else { Line::Single(self.offset) }
+    }
 }
 
 impl Delivery {
@@ -160,7 +181,7 @@ impl Delivery {
 
     /// When to call again with [`Event::Tick`], in Unix milliseconds.
     pub fn poll_timeout(&self) -> Option<u64> {
-        let parked = self.parked.first().map(|(until_ms, ..)| *until_ms);
+        let parked = self.parked.first().map(|parked| parked.until_ms);
         let due = self.flights.first_due().map(|flight| flight.deadline_ms);
         parked.into_iter().chain(due).min()
     }
@@ -260,7 +281,7 @@ impl Delivery {
 
     fn park(&mut self, token: Token, until_ms: u64, why: Why) {
         let Some(flight) = self.take(token) else { return };
-        self.parked.insert((until_ms, flight.offset, why, flight.line()));
+        self.parked.insert(Parked::new(until_ms, flight.offset, why, flight.line()));
         if let SetAside::Keyed(keyed) = &mut self.set_aside {
             keyed.put(flight.line(), flight.offset, (Some(why), true, true), &self.flights);
         }
@@ -274,11 +295,12 @@ impl Delivery {
     }
 
     fn unpark(&mut self, now_ms: u64) {
-        while let Some(&(_, offset, why, line)) = self.parked.first().filter(|(until_ms, ..)| *until_ms <= now_ms) {
+        while let Some(parked) = self.parked.first().filter(|parked| parked.until_ms <= now_ms).copied() {
             self.parked.pop_first();
+            let Parked { offset, why, .. } = parked;
             match &mut self.set_aside {
                 SetAside::Plain(returned) => drop(returned.insert(offset, why)),
-                SetAside::Keyed(keyed) => keyed.unpark(line, offset, &self.flights),
+                SetAside::Keyed(keyed) => keyed.unpark(parked.line(), offset, &self.flights),
             }
         }
     }
@@ -322,7 +344,7 @@ impl Delivery {
         for token in stale {
             self.take(token);
         }
-        self.parked.retain(|(_, offset, ..)| !is_gone(*offset));
+        self.parked.retain(|parked| !is_gone(parked.offset));
         match &mut self.set_aside {
             SetAside::Plain(returned) => returned.retain(|offset, _| !is_gone(*offset)),
             SetAside::Keyed(keyed) => keyed.forget(&is_gone, &self.flights),
