@@ -7,6 +7,7 @@
 mod lane;
 mod route;
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -68,6 +69,19 @@ pub struct Admission {
     pub dropped: bool,
 }
 
+/// Messages that inline routes are asked of.
+pub struct Asking {
+    routes: Arc<[Arc<InlineRoute>]>,
+    asked: VecDeque<Asked>,
+}
+
+/// A message, with what the first so many routes made of it.
+struct Asked {
+    message: Message,
+    admitted: Admitted,
+    routes: usize,
+}
+
 /// Why a message is not taken. Nothing of it may be stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -109,33 +123,10 @@ impl Inline {
         self.is_any() && self.routes().iter().any(|route| route.is_for(subject))
     }
 
-    /// Runs the routes on messages, on the workers of plugins; each message by itself, those of one call in order. Waits
-    /// as long as there is other work.
-    ///
-    /// Past a mebibyte of outputs it comes back with what it has, one at least: the rest is to be asked again. A route
-    /// may see a message twice then, where another one behind it made so much.
-    ///
-    /// Cancelled, it forgets them; what was begun is finished and thrown away.
-    pub async fn admit(&self, messages: Vec<Message>) -> Vec<Admitted> {
-        let mut admitted: Vec<Admitted> = messages.iter().map(|_| Ok(Admission::default())).collect();
-        for route in self.routes().iter() {
-            let is_meant = |n: &usize| admitted[*n].is_ok() && route.is_for(&messages[*n].subject);
-            let meant: Vec<usize> = (0..admitted.len()).filter(is_meant).collect();
-            if meant.is_empty() {
-                continue;
-            }
-            let made = route.ask(meant.iter().map(|n| messages[*n].clone()).collect()).await;
-            if let Some(first_left) = meant.get(made.len()) {
-                admitted.truncate(*first_left);
-            }
-            for (n, made) in meant.into_iter().zip(made) {
-                match (&mut admitted[n], made) {
-                    (Ok(all), Ok(one)) => all.add(one),
-                    (slot, made) => *slot = made,
-                }
-            }
-        }
-        admitted
+    /// Asks the routes that there are now of messages: see [`Asking::next`].
+    pub fn ask(&self, messages: Vec<Message>) -> Asking {
+        let asked = |message| Asked { message, admitted: Ok(Admission::default()), routes: 0 };
+        Asking { routes: self.routes(), asked: messages.into_iter().map(asked).collect() }
     }
 
     pub(crate) fn routes(&self) -> Arc<[Arc<InlineRoute>]> {
@@ -165,6 +156,52 @@ impl Inline {
         *routes = routes.iter().filter(|route| route.name() != name).cloned().collect();
         self.any.store(!routes.is_empty(), Ordering::Release);
         Some(removed)
+    }
+}
+
+impl Asking {
+    /// What all routes made of the messages that come next: one at the least, as long as there are any. They run on the
+    /// workers of plugins; each message by itself, those of one call in order, and once on each. Waits as long as there is
+    /// other work.
+    ///
+    /// A route that has made a mebibyte of outputs stops there for now; what other routes made of the rest is kept.
+    ///
+    /// Cancelled, what was begun is finished and thrown away, and what is left of these messages must not be asked for.
+    pub async fn next(&mut self) -> Vec<Admitted> {
+        let mut ready = self.asked.len();
+        for (n, route) in self.routes.iter().enumerate() {
+            let is_meant = |asked: &&mut Asked| asked.admitted.is_ok() && route.is_for(&asked.message.subject);
+            let reached = self.asked.iter_mut().take(ready).filter(|asked| asked.routes == n);
+            let meant: Vec<Message> = reached.filter(is_meant).map(|asked| asked.message.clone()).collect();
+            let (most, mut made) = (meant.len(), Vec::new().into_iter());
+            if most > 0 {
+                made = route.ask(meant).await.into_iter();
+            }
+            let is_whole = made.len() == most;
+            let mut reached = 0;
+            for asked in self.asked.iter_mut().take(ready) {
+                if asked.routes == n {
+                    if asked.admitted.is_ok() && route.is_for(&asked.message.subject) {
+                        match (&mut asked.admitted, made.next()) {
+                            (Ok(all), Some(Ok(one))) => all.add(one),
+                            (slot, Some(refused)) => *slot = refused,
+                            (_, None) => break,
+                        }
+                    }
+                    asked.routes = n + 1;
+                }
+                reached += 1;
+            }
+            if !is_whole {
+                ready = reached;
+            }
+        }
+        self.asked.drain(..ready).map(|asked| asked.admitted).collect()
+    }
+
+    /// Whether every message was answered.
+    pub fn is_over(&self) -> bool {
+        self.asked.is_empty()
     }
 }
 

@@ -34,7 +34,7 @@ use quipu_queue::Store;
 
 pub use condition::{Condition, ConditionError};
 pub use explain::{Explain, Explained};
-pub use inline::{Admission, Admitted, Inline, InlineSettings, RETRY_LATER_MS, Refusal};
+pub use inline::{Admission, Admitted, Asking, Inline, InlineSettings, RETRY_LATER_MS, Refusal};
 pub use settings::{
     BROKEN_AFTER, BROKEN_AFTER_MAX, ChainSettings, LANES_MAX, OnBroken, OnError, Order, RouteError, RouteSettings,
     Swapped,

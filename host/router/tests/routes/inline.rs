@@ -35,7 +35,7 @@ fn subjects(outputs: &[Output]) -> Vec<&str> {
 }
 
 async fn admit_one(node: &Node, id: &str) -> Admitted {
-    node.router.inline().admit(vec![message(id)]).await.remove(0)
+    node.router.inline().ask(vec![message(id)]).next().await.remove(0)
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn each_verdict_has_its_outputs_or_its_answer() {
         .expect("a route");
     assert!(inline_routes.is_for(&subject("in.x")) && !inline_routes.is_for(&subject("in.x.y")));
     let ids = ["plain", "drop", "reject", "later", "sometime", "fault", "route", "not-for-it"];
-    let mut admitted = inline_routes.admit(ids.map(message).to_vec()).await.into_iter();
+    let mut admitted = inline_routes.ask(ids.map(message).to_vec()).next().await.into_iter();
     let mut next = || admitted.next().expect("one for each");
     let Ok(Admission { outputs, taken: true, dropped: false }) = next() else { panic!("forward") };
     assert_eq!((subjects(&outputs), &outputs[0].payload), (vec!["out.x"], &None));
@@ -96,7 +96,7 @@ async fn what_one_route_refuses_is_refused_and_what_none_wants_is_not_taken() {
     assert!(matches!(admit_one(&node, "two").await, Err(Refusal::Reject { route, .. }) if route == "b"));
     let mut other = message("m");
     other.subject = subject("other");
-    let admitted = node.router.inline().admit(vec![other]).await.remove(0).expect("admitted");
+    let admitted = node.router.inline().ask(vec![other]).next().await.remove(0).expect("admitted");
     assert!(!admitted.taken && admitted.outputs.is_empty());
     let taken = node.router.add_inline(inline("a", "x", vec![Vec::new()]));
     assert!(matches!(taken, Err(RouteError::Exists(name)) if name == "a"));
@@ -129,7 +129,7 @@ async fn one_that_may_not_run_has_publishers_try_again_later() {
         message.payload = "fault".into();
         message
     };
-    let mut admitted = inline_routes.admit(vec![fault("1"), fault("1"), fault("2"), message("m")]).await;
+    let mut admitted = inline_routes.ask(vec![fault("1"), fault("1"), fault("2"), message("m")]).next().await;
     assert!(admitted[..3].iter().all(|one| matches!(one, Err(Refusal::Failed { .. }))));
     assert!(later(admitted.remove(3)).starts_with("broken: plugin 1 (act@"), "the same batch");
     assert!(later(admit_one(&node, "m").await).starts_with("broken: plugin 1 (act@"));
@@ -138,7 +138,7 @@ async fn one_that_may_not_run_has_publishers_try_again_later() {
         ChainSettings { broken_after: 1, on_broken: OnBroken::Bypass, ..ChainSettings::new(vec![vec![act()]]) };
     let swapped = node.router.replace_chain("r", bypass).await.expect("a swap");
     assert_eq!((swapped.served[0].faults, swapped.serving), (3, vec![Digest::of(b"act")]));
-    assert!(inline_routes.admit(vec![fault("1")]).await[0].is_ok(), "left out");
+    assert!(inline_routes.ask(vec![fault("1")]).next().await[0].is_ok(), "left out");
     node.router.hold("r", "to look at it").await.expect("held");
     assert_eq!(later(admit_one(&node, "m").await), "held: to look at it");
     assert_eq!(node.router.remove("r").await.expect("removed").name, "r");
@@ -175,7 +175,7 @@ async fn swaps_under_load_leave_every_message_with_one_attempt_and_its_own_answe
             let mut published = 0;
             while stop.load(Ordering::Acquire) == 0 {
                 let ids: Vec<String> = (0..50).map(|n| format!("{publisher}-{}", published + n)).collect();
-                let admitted = inline_routes.admit(ids.iter().map(|id| message(id)).collect()).await;
+                let admitted = inline_routes.ask(ids.iter().map(|id| message(id)).collect()).next().await;
                 for (id, admitted) in ids.iter().zip(admitted) {
                     let outputs = admitted.expect("admitted").outputs;
                     let output = Message::decode(outputs[0].header.clone(), Bytes::new()).expect("a message");
@@ -202,30 +202,40 @@ async fn swaps_under_load_leave_every_message_with_one_attempt_and_its_own_answe
 }
 
 #[tokio::test]
-async fn outputs_without_measure_come_in_parts() {
+async fn outputs_without_measure_come_in_parts_and_each_message_is_tried_once() {
     let directory = tempfile::tempdir().expect("a directory");
     let node = Node::open(directory.path());
+    let calls = Arc::new(Mutex::new(Vec::new()));
     let grow = |name: &'static str, bytes: usize| {
+        let calls = calls.clone();
         plugin(name, move |hand| {
+            calls.lock().expect("the calls").push(format!("{name}{}", hand.message.id));
             (hand.message.payload, hand.payload_changed) = (Bytes::from(vec![7; bytes]), true);
             Ok(Verdict::Forward)
         })
     };
+    let parts = async || {
+        let mut asking = node.router.inline().ask((0..10).map(|n| message(&n.to_string())).collect());
+        let mut parts = Vec::new();
+        while !asking.is_over() {
+            parts.push(asking.next().await);
+        }
+        parts
+    };
+    let sizes = |parts: &[Vec<Admitted>]| parts.iter().map(Vec::len).collect::<Vec<_>>();
     node.router.add_inline(inline("a", "in.*", vec![vec![grow("a", 300_000)]])).expect("a route");
-    let inline_routes = node.router.inline();
-    let messages: Vec<Message> = (0..10).map(|n| message(&n.to_string())).collect();
-    let mut rest = messages.clone();
-    let mut parts = Vec::new();
-    while !rest.is_empty() {
-        let part = inline_routes.admit(rest.clone()).await;
-        assert!(part.iter().all(|one| one.as_ref().is_ok_and(|admission| admission.outputs.len() == 1)));
-        rest.drain(..part.len());
-        parts.push(part.len());
-    }
-    assert_eq!(parts, [4, 4, 2]);
+    assert_eq!(sizes(&parts().await), [4, 4, 2]);
     // The larger one says how many come.
     node.router.add_inline(inline("b", "in.*", vec![vec![grow("b", 600_000)]])).expect("a route");
-    let part = inline_routes.admit(messages).await;
-    assert!(part.len() == 2 && part.iter().all(|one| one.as_ref().is_ok_and(|one| one.outputs.len() == 2)));
+    calls.lock().expect("the calls").clear();
+    let parts = parts().await;
+    assert!(sizes(&parts).into_iter().all(|size| (1..=2).contains(&size)), "{:?}", sizes(&parts));
+    let admitted: Vec<Admission> = parts.into_iter().flatten().map(|one| one.expect("admitted")).collect();
+    assert!(admitted.len() == 10 && admitted.iter().all(|one| one.outputs.len() == 2));
+    let all = |name: &str| (0..10).map(|n| format!("{name}{n}")).collect::<Vec<_>>();
+    let of = |name: &str| {
+        calls.lock().expect("the calls").iter().filter(|c| c.starts_with(name)).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!((of("a"), of("b")), (all("a"), all("b")), "once on each, in order");
     node.stop().await;
 }
