@@ -20,8 +20,8 @@ const FRAMES_AHEAD_MAX: usize = 64;
 /// Bytes of a block of small frames: below what makes an allocator tidy up whenever one is freed.
 const BLOCK_BYTES: usize = 32 << 10;
 
-/// Bytes asked of QUIC at once.
-const READ_BYTES: usize = 64 << 10;
+/// Pieces that are taken of a stream at once: what so many packets brought.
+const PIECES: usize = 16;
 
 /// Why a publisher, a subscription or a call found no stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -252,8 +252,10 @@ async fn read_frame(receive: &mut RecvStream, buffer: &mut BytesMut) -> Result<O
                 return Ok(Some(frame));
             }
         }
-        match receive.read_chunk(READ_BYTES, true).await? {
-            Some(chunk) => buffer.extend_from_slice(&chunk.bytes),
+        // All that is there: each piece is what one packet brought.
+        let mut pieces = [const { Bytes::new() }; PIECES];
+        match receive.read_chunks(&mut pieces).await? {
+            Some(taken) => pieces[..taken].iter().for_each(|piece| buffer.extend_from_slice(piece)),
             None if buffer.is_empty() => return Ok(None),
             None => return Err(StreamError::Cut),
         }

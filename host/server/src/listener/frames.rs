@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use quipu_protocol::code::Code;
 use quipu_protocol::frame::{self, Frame, FrameError};
@@ -11,8 +11,10 @@ use quipu_protocol::proto;
 
 use super::ingest::{Ingest, Room};
 
-/// Bytes asked of the stream at once.
-pub(crate) const READ_BYTES: usize = 16 << 10;
+/// Pieces that are taken of a stream at once: what so many packets brought.
+const PIECES: usize = 8;
+/// Bytes that they have at the most.
+pub(crate) const READ_BYTES: usize = PIECES * super::UDP_PAYLOAD_BYTES_MAX as usize;
 /// Frames up to this size need no room, unless they publish: they are what keeps a client going.
 const SMALL_BYTES: u64 = 16 << 10;
 /// The type of `Publish`.
@@ -105,8 +107,10 @@ impl FrameReader {
             if let Some(incoming) = self.buffered()? {
                 return Ok(Some(incoming));
             }
-            match self.stream.read_chunk(READ_BYTES, true).await? {
-                Some(chunk) => self.buffer.extend_from_slice(&chunk.bytes),
+            // All that is there, so that what came together goes on together.
+            let mut pieces = [const { Bytes::new() }; PIECES];
+            match self.stream.read_chunks(&mut pieces).await? {
+                Some(taken) => pieces[..taken].iter().for_each(|piece| self.buffer.extend_from_slice(piece)),
                 None if self.buffer.is_empty() && self.refusing.is_none() => return Ok(None),
                 None => return Err(ReadFrameError::Cut),
             }

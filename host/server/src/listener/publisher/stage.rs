@@ -11,7 +11,7 @@ use std::sync::Arc;
 use quipu_protocol::code::Code;
 use quipu_protocol::{Message, MessageId, Subject, proto};
 use quipu_queue::{Output, Published, Store};
-use quipu_router::{Inline, Refusal};
+use quipu_router::{Asking, Inline, Refusal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::ingest::{Ingest, Room};
@@ -120,6 +120,7 @@ impl Stage {
             store: store.clone(),
             ingest: ingest.clone(),
             terms,
+            asking: None,
             said: VecDeque::new(),
             room: None,
         };
@@ -148,6 +149,8 @@ pub(super) struct Gate {
     store: Store,
     ingest: Arc<Ingest>,
     terms: Terms,
+    /// Messages behind those that the inline routes spoke of.
+    asking: Option<Asking>,
     /// What the inline routes said of the messages that come next.
     said: VecDeque<quipu_router::Admitted>,
     /// What outputs of the batch in hand take.
@@ -222,8 +225,12 @@ impl Gate {
             let others =
                 others.filter_map(|other| if let Ready::Asked(asked) = other { Some(&asked.message) } else { None });
             let at_once = if self.terms.stops { 1 } else { BATCH_MESSAGES };
-            let asked = std::iter::once(message).chain(others).take(at_once).cloned().collect();
-            self.said = self.inline.admit(asked).await.into();
+            let asked = || std::iter::once(message).chain(others).take(at_once).cloned().collect();
+            let asking = self.asking.get_or_insert_with(|| self.inline.ask(asked()));
+            self.said = asking.next().await.into();
+            // Without an answer, what comes next is asked anew.
+            let is_over = self.said.is_empty() || asking.is_over();
+            self.asking.take_if(|_| is_over);
         }
         self.said.pop_front()
     }
