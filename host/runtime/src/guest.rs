@@ -48,6 +48,7 @@ pub(crate) struct Instance {
     store: Store<Host>,
     exports: bindings::Plugin,
     deadline_ticks: u64,
+    counts_fuel: bool,
 }
 
 /// Why an instance is not there.
@@ -202,14 +203,15 @@ impl Instance {
         store.set_hostcall_fuel(limits.output_bytes.saturating_mul(2).saturating_add(CROSSING_EXTRA_BYTES));
         let deadline_ticks = ticks(limits.deadline, runtime.config().tick);
         store.set_epoch_deadline(deadline_ticks);
-        refuel(&mut store);
+        let counts_fuel = runtime.config().count_fuel;
+        refuel(&mut store, counts_fuel);
         let configured = component.pre().instantiate(&mut store).and_then(|exports| {
             let answer = exports.quipu_plugin_handler().call_configure(&mut store)?;
             Ok((exports, answer))
         });
         store.data_mut().report_suppressed();
         match configured {
-            Ok((exports, Ok(()))) => Ok(Self { store, exports, deadline_ticks }),
+            Ok((exports, Ok(()))) => Ok(Self { store, exports, deadline_ticks, counts_fuel }),
             Ok((_, Err(reason))) => Err(StartError::Refused(cut(reason, REFUSAL_BYTES_MAX))),
             Err(e) => Err(StartError::Fault(store.data_mut().fault(&e))),
         }
@@ -220,12 +222,13 @@ impl Instance {
     }
 
     fn fuel_used(&self) -> Option<u64> {
-        self.store.get_fuel().ok().map(|left| FUEL - left)
+        // Asked where it is not counted, the store makes an error each time, which takes longer than a small plugin.
+        self.counts_fuel.then(|| self.store.get_fuel().ok().map(|left| FUEL - left))?
     }
 
     fn process(&mut self, hand: &mut Hand) -> Result<Verdict, Fault> {
         self.store.set_epoch_deadline(self.deadline_ticks);
-        refuel(&mut self.store);
+        refuel(&mut self.store, self.counts_fuel);
         self.store.data_mut().begin(hand);
         let called = self.exports.quipu_plugin_handler().call_process(&mut self.store);
         let host = self.store.data_mut();
@@ -240,9 +243,11 @@ impl Instance {
 /// More than any deadline leaves time for: fuel is counted, time is what is limited.
 const FUEL: u64 = u64::MAX >> 1;
 
-fn refuel(store: &mut Store<Host>) {
-    // Refused where fuel is not counted, which is as well.
-    store.set_fuel(FUEL).ok();
+fn refuel(store: &mut Store<Host>, counts_fuel: bool) {
+    if counts_fuel {
+        // An engine that counts it takes it.
+        store.set_fuel(FUEL).ok();
+    }
 }
 
 /// Ticks that are at least the deadline: the first of them may be over at once.
