@@ -57,60 +57,80 @@ async fn each_acknowledged_message_is_at_each_destination_exactly_once_and_in_or
     stop.store(true, Ordering::Release);
     let stored = soon("the last receipts", load).await.expect("the publisher");
     assert!(stored.len() as u64 >= kills as u64 * BETWEEN_KILLS);
-    soon("the consumer's end", consumer).await.expect("the consumer");
+    let seen = soon("the consumer's end", consumer).await.expect("the consumer");
+    consume_rest(&client, seen, &stored).await;
     let redriven = work_off(&server, &client).await;
     for queue in ["copies", "even", "odd"] {
         let here = |id: &&String| queue == "copies" || half_of(number_of(id)) == queue;
         let expected: HashSet<String> = stored.iter().filter(here).cloned().collect();
-        consume(&server, &client, queue, expected).await;
+        consume(&server, &client, queue, expected, &redriven).await;
     }
     // Nothing more is to come, so nothing came twice.
     let appended = [appended(&client, "in").await, appended(&client, "copies").await];
-    assert_eq!(appended, [stored.len() as u64 + redriven, stored.len() as u64]);
+    assert_eq!(appended, [(stored.len() + redriven.len()) as u64, stored.len() as u64]);
     assert_eq!(appended_sum(&client).await, stored.len() as u64);
     assert_balanced(&client).await;
     client.close().await;
 }
 
 /// Lets the routes finish. A message that was in a route's hands at several kills, the last time alone, is given up when
-/// its turn comes again, since the router may have died of it. It did not: it goes back. How many there were.
-async fn work_off(server: &TestServer, client: &Client) -> u64 {
-    let mut redriven = 0;
+/// its turn comes again, since the router may have died of it. It did not: it goes back. Which they were, each time.
+async fn work_off(server: &TestServer, client: &Client) -> Vec<String> {
+    let mut redriven = Vec::new();
     loop {
         let done = async { while waiting(client).await > 0 {} };
         if tokio::time::timeout(PATIENCE, done).await.is_err() {
             stalled(server, client, "in", &HashSet::new()).await;
         }
         match redrive_all(client).await {
-            0 => return redriven,
-            moved => redriven += moved,
+            moved if moved.is_empty() => return redriven,
+            moved => redriven.extend(moved),
         }
     }
 }
 
-/// Puts back what is in the dead-letter queue of `in`; how many there were.
-async fn redrive_all(client: &Client) -> u64 {
+/// Puts back what is in the dead-letter queue of `in`; their ids.
+async fn redrive_all(client: &Client) -> Vec<String> {
+    let dead = dead_letters(client).await;
     let (mut moved, mut from) = (0, 0);
+    while !dead.is_empty() {
+        let answer = client.call("queue.redrive", json!({ "queue": "in-dead", "from": from })).await.expect("moved");
+        assert_eq!(answer["refused_count"], 0, "{answer}");
+        moved += answer["moved_count"].as_u64().expect("a count");
+        if answer["done"] == true {
+            break;
+        }
+        from = answer["next"].as_u64().expect("an offset");
+    }
+    assert_eq!(moved, dead.len() as u64, "{dead:?}");
+    dead
+}
+
+/// The ids of what is in the dead-letter queue of `in`.
+async fn dead_letters(client: &Client) -> Vec<String> {
+    let (mut ids, mut before) = (Vec::new(), json!(null));
     loop {
-        let answer = match client.call("queue.redrive", json!({ "queue": "in-dead", "from": from })).await {
+        let arguments = json!({ "queue": "in-dead", "last": 256, "before": before });
+        let answer = match client.call("queue.peek", arguments).await {
             Ok(answer) => answer,
             // None was given up.
             Err(e) => {
                 assert!(e.to_string().contains("no queue"), "{e}");
-                return moved;
+                return ids;
             }
         };
-        assert_eq!(answer["refused_count"], 0, "{answer}");
-        moved += answer["moved_count"].as_u64().expect("a count");
-        if answer["done"] == true {
-            return moved;
+        let messages = answer["messages"].as_array().expect("a list");
+        ids.extend(messages.iter().map(|one| one["message"]["id"].as_str().expect("an id").to_owned()));
+        before = answer["before"].clone();
+        if before.is_null() {
+            return ids;
         }
-        from = answer["next"].as_u64().expect("an offset");
     }
 }
 
-/// Reads and settles through all kills, as messages come: each at least once, and each key in order.
-async fn consume_all(client: Client, stop: Arc<AtomicBool>) {
+/// Reads and settles through all kills, as messages come: each key in order. What came.
+async fn consume_all(client: Client, stop: Arc<AtomicBool>) -> HashSet<String> {
+    let mut seen = HashSet::new();
     let subscribe = Subscribe { mode: Mode::KeyShared, ..Subscribe::new("direct", "through") };
     let mut subscriber = client.subscribe(subscribe).await.expect("a subscriber");
     let mut last: HashMap<u64, u64> = HashMap::new();
@@ -122,8 +142,22 @@ async fn consume_all(client: Client, stop: Arc<AtomicBool>) {
         // One that comes again was in hand when the router was killed.
         assert!(n >= *known || delivery.why != Why::First, "message {n} of its key after {known}");
         *known = (*known).max(n);
+        seen.insert(delivery.message.id.to_string());
         // Stale where the router was killed in between.
         delivery.ack_later().await.ok();
+    }
+    subscriber.close().await.expect("closed");
+    seen
+}
+
+/// Takes what the consumer of all kills had not come to: each acknowledged message was delivered to it.
+async fn consume_rest(client: &Client, mut seen: HashSet<String>, stored: &HashSet<String>) {
+    let subscribe = Subscribe { mode: Mode::KeyShared, ..Subscribe::new("direct", "through") };
+    let mut subscriber = client.subscribe(subscribe).await.expect("a subscriber");
+    while !stored.is_subset(&seen) {
+        let delivery = soon("a delivery", subscriber.next()).await.expect("open").expect("a delivery");
+        seen.insert(delivery.message.id.to_string());
+        delivery.ack_later().await.expect("settled");
     }
     subscriber.close().await.expect("closed");
 }
@@ -176,8 +210,16 @@ async fn publish(client: Client, stop: Arc<AtomicBool>, acknowledged: watch::Sen
     counting.await.expect("counted")
 }
 
-/// Takes messages out of a queue until each of these arrived; fails where one comes twice, or another.
-async fn consume(server: &TestServer, client: &Client, queue: &str, mut expected: HashSet<String>) {
+/// Takes messages out of a queue until each of these arrived; fails where one comes twice, or another, or one that was not
+/// put back comes behind a later one of its key.
+async fn consume(
+    server: &TestServer,
+    client: &Client,
+    queue: &str,
+    mut expected: HashSet<String>,
+    redriven: &[String],
+) {
+    let mut last: HashMap<u64, u64> = HashMap::new();
     let mut subscriber = client.subscribe(Subscribe::new(queue, "test")).await.expect("a subscriber");
     while !expected.is_empty() {
         let Ok(next) = tokio::time::timeout(PATIENCE, subscriber.next()).await else {
@@ -186,6 +228,10 @@ async fn consume(server: &TestServer, client: &Client, queue: &str, mut expected
         let delivery = next.expect("open").expect("a delivery");
         let root = delivery.message.headers.first("quipu-root").expect("an origin");
         assert!(expected.remove(root), "{queue}: {root} came twice, or should not be here");
+        let n = number_of(root);
+        let known = last.entry(n % KEYS).or_insert(n);
+        assert!(n >= *known || redriven.iter().any(|id| id == root), "{queue}: message {n} of its key after {known}");
+        *known = (*known).max(n);
         delivery.ack_later().await.expect("settled");
     }
     subscriber.close().await.expect("closed");

@@ -50,9 +50,13 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     } else {
         print(&answer)?;
     }
+    Ok(if is_balanced(&answer) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether both sides are the same for every subscription; not where the answer does not say.
+fn is_balanced(answer: &Value) -> bool {
     let balanced = |subscription: &Value| subscription["balanced"].as_bool() == Some(true);
-    let all = answer["subscriptions"].as_array().is_some_and(|all| all.iter().all(balanced));
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    answer["subscriptions"].as_array().is_some_and(|all| all.iter().all(balanced))
 }
 
 fn print(answer: &Value) -> std::io::Result<()> {
@@ -80,4 +84,18 @@ fn print(answer: &Value) -> std::io::Result<()> {
     let rows: Vec<Vec<String>> = subscriptions.iter().map(row).collect();
     let right: Vec<usize> = (2..heading.len() - 1).collect();
     table::print(&heading, &rows, &right)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_subscription_that_does_not_balance_fails() {
+        let of =
+            |balanced: [bool; 2]| json!({ "subscriptions": balanced.map(|balanced| json!({ "balanced": balanced })) });
+        assert!(is_balanced(&of([true, true])));
+        assert!(!is_balanced(&of([true, false])));
+        assert!(!is_balanced(&json!({ "subscriptions": [{}] })) && !is_balanced(&json!({})));
+    }
 }
