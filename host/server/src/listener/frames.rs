@@ -12,7 +12,7 @@ use quipu_protocol::proto;
 use super::ingest::{Ingest, Room};
 
 /// Pieces that are taken of a stream at once: what so many packets brought.
-const PIECES: usize = 8;
+const PIECES: usize = 4;
 /// Bytes that they have at the most.
 pub(crate) const READ_BYTES: usize = PIECES * super::UDP_PAYLOAD_BYTES_MAX as usize;
 /// Frames up to this size need no room, unless they publish: they are what keeps a client going.
