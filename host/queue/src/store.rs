@@ -39,7 +39,7 @@ pub const ROUTE_PREFIX: &str = "route:";
 pub struct StoreConfig {
     /// The directory; made if absent.
     pub path: PathBuf,
-    /// Size of the journal. Default 4 segments of 64 MiB.
+    /// Size of the journal. Default 4 segments of 32 MiB.
     pub journal: JournalConfig,
     /// Messages that are also in a checkpoint leave memory past this, in bytes. Default 256 MiB.
     pub memory_bytes: usize,

@@ -107,7 +107,7 @@ pub(crate) struct StoreConfig {
     pub(crate) path: PathBuf,
     /// `journal_segments`: how many files the journal has. Default 4; 2 to 16.
     pub(crate) journal_segments: usize,
-    /// `journal_segment`: bytes of each, which they take on disk from the start. Default 64 MiB; 1 MiB to 1 GiB, a
+    /// `journal_segment`: bytes of each, which they take on disk from the start. Default 32 MiB; 1 MiB to 1 GiB, a
     /// multiple of 4 KiB.
     pub(crate) journal_segment_bytes: usize,
     /// `memory`: bytes of messages kept in memory that are also on disk. Default 256 MiB.

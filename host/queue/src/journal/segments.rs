@@ -14,13 +14,13 @@ pub struct JournalConfig {
     /// How many; at least 2. Default 4.
     pub segments: usize,
     /// Bytes of each, rounded up to a multiple of 4 KiB and to at least 256 KiB. No commit may be larger, and no message
-    /// larger than half of it. Default 64 MiB.
+    /// larger than half of it. Default 32 MiB.
     pub segment_bytes: usize,
 }
 
 impl Default for JournalConfig {
     fn default() -> Self {
-        Self { segments: 4, segment_bytes: 64 << 20 }
+        Self { segments: 4, segment_bytes: 32 << 20 }
     }
 }
 
