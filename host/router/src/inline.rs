@@ -41,7 +41,7 @@ pub struct InlineSettings {
     pub on_broken: OnBroken,
     /// As of other routes.
     pub broken_after: u32,
-    /// Why it may not run yet: publishers are to try again later.
+    /// Why its chain is not there yet: publishers are to try again later.
     pub held: Option<String>,
 }
 
@@ -119,20 +119,26 @@ impl Inline {
     pub async fn admit(&self, messages: Vec<Message>) -> Vec<Admitted> {
         let mut admitted: Vec<Admitted> = messages.iter().map(|_| Ok(Admission::default())).collect();
         for route in self.routes().iter() {
-            let is_meant = |n: &usize| admitted[*n].is_ok() && route.is_for(&messages[*n].subject);
-            let meant: Vec<usize> = (0..admitted.len()).filter(is_meant).collect();
-            if meant.is_empty() {
-                continue;
-            }
-            let made = route.ask(meant.iter().map(|n| messages[*n].clone()).collect()).await;
-            if let Some(first_left) = meant.get(made.len()) {
-                admitted.truncate(*first_left);
-            }
-            for (n, made) in meant.into_iter().zip(made) {
-                match (&mut admitted[n], made) {
-                    (Ok(all), Ok(one)) => all.add(one),
-                    (slot, made) => *slot = made,
+            let mut route = route.clone();
+            loop {
+                let is_meant = |n: &usize| admitted[*n].is_ok() && route.is_for(&messages[*n].subject);
+                let meant: Vec<usize> = (0..admitted.len()).filter(is_meant).collect();
+                if meant.is_empty() {
+                    break;
                 }
+                let made = match route.ask(meant.iter().map(|n| messages[*n].clone()).collect()).await {
+                    Some(made) => made,
+                    None => match self.route(route.name()).filter(|now| !Arc::ptr_eq(now, &route)) {
+                        // Another took its place meanwhile.
+                        Some(now) => {
+                            route = now;
+                            continue;
+                        }
+                        None => route.refuse(meant.len()),
+                    },
+                };
+                merge(&mut admitted, &meant, made);
+                break;
             }
         }
         admitted
@@ -159,6 +165,15 @@ impl Inline {
         is_free
     }
 
+    /// Puts one in the place of that of its name, in one step: no message finds neither. None where there is none.
+    pub(crate) fn replace(&self, route: &Arc<InlineRoute>) -> Option<Arc<InlineRoute>> {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let before = routes.iter().find(|other| other.name() == route.name()).cloned()?;
+        let now = |other: &Arc<InlineRoute>| if other.name() == route.name() { route.clone() } else { other.clone() };
+        *routes = routes.iter().map(now).collect();
+        Some(before)
+    }
+
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<InlineRoute>> {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         let removed = routes.iter().find(|route| route.name() == name).cloned()?;
@@ -181,6 +196,19 @@ impl InlineSettings {
             on_broken: OnBroken::Hold,
             broken_after: BROKEN_AFTER,
             held: None,
+        }
+    }
+}
+
+/// Adds what a route made of these messages, or of the first of them; those behind are not admitted then.
+fn merge(admitted: &mut Vec<Admitted>, meant: &[usize], made: Vec<Admitted>) {
+    if let Some(first_left) = meant.get(made.len()) {
+        admitted.truncate(*first_left);
+    }
+    for (n, made) in meant.iter().zip(made) {
+        match (&mut admitted[*n], made) {
+            (Ok(all), Ok(one)) => all.add(one),
+            (slot, made) => *slot = made,
         }
     }
 }

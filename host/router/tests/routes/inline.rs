@@ -118,6 +118,8 @@ async fn one_that_may_not_run_has_publishers_try_again_later() {
         other => panic!("{other:?}"),
     };
     assert_eq!(later(admit_one(&node, "m").await), "held: plugin `act` is missing");
+    assert!(matches!(node.router.release("r").await, Err(RouteError::LacksChain { .. })), "it would run without it");
+    assert_eq!(later(admit_one(&node, "m").await), "held: plugin `act` is missing");
     let broken = ChainSettings { broken_after: 2, ..ChainSettings::new(vec![vec![act()]]) };
     node.router.replace_chain("r", broken).await.expect("a swap");
     assert_eq!(later(admit_one(&node, "m").await), "held: plugin `act` is missing");
@@ -134,10 +136,21 @@ async fn one_that_may_not_run_has_publishers_try_again_later() {
     assert!(later(admitted.remove(3)).starts_with("broken: plugin 1 (act@"), "the same batch");
     assert!(later(admit_one(&node, "m").await).starts_with("broken: plugin 1 (act@"));
     assert_eq!(node.route("r").state, "broken");
+    node.router.release("r").await.expect("released");
+    assert!(admit_one(&node, "m").await.is_ok(), "it is tried again");
+    node.router.set_paused("r", true).expect("a route");
+    assert_eq!((later(admit_one(&node, "m").await).as_str(), node.route("r").state), ("paused", "paused"));
+    node.router.release("r").await.expect("released");
+    assert_eq!(later(admit_one(&node, "m").await), "paused", "that is another matter");
+    node.router.replace_inline(inline("r", "in.*", vec![vec![act()], vec![act()]])).await.expect("replaced");
+    assert_eq!((later(admit_one(&node, "m").await).as_str(), node.route("r").parallel), ("paused", 2));
+    node.router.set_paused("r", false).expect("a route");
+    assert!(admit_one(&node, "m").await.is_ok());
+    node.router.replace_inline(inline("r", "in.*", vec![vec![act()]])).await.expect("replaced");
     let bypass =
         ChainSettings { broken_after: 1, on_broken: OnBroken::Bypass, ..ChainSettings::new(vec![vec![act()]]) };
     let swapped = node.router.replace_chain("r", bypass).await.expect("a swap");
-    assert_eq!((swapped.served[0].faults, swapped.serving), (3, vec![Digest::of(b"act")]));
+    assert_eq!((swapped.served[0].faults, swapped.serving), (0, vec![Digest::of(b"act")]));
     assert!(inline_routes.admit(vec![fault("1")]).await[0].is_ok(), "left out");
     node.router.hold("r", "to look at it").await.expect("held");
     assert_eq!(later(admit_one(&node, "m").await), "held: to look at it");
@@ -197,6 +210,52 @@ async fn swaps_under_load_leave_every_message_with_one_attempt_and_its_own_answe
         published += publisher.await.expect("a publisher");
     }
     assert_eq!((calls.load(Ordering::Relaxed), node.route("r").forwarded), (published, published as u64));
+    node.stop_router().await;
+    node.store.stop().await.expect("a clean stop");
+}
+
+/// Every message has gone through the one or the other, in whichever lanes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_takes_the_place_of_another_and_no_message_passes_between_them() {
+    const REPLACED: usize = 60;
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Arc::new(Node::open_with(directory.path(), 3));
+    let marks = || {
+        plugin("marks", move |hand| {
+            hand.message.headers.set("n", hand.message.id.as_str()).expect("room");
+            Ok(Verdict::Forward)
+        })
+    };
+    let lanes = |count: usize| (0..count).map(|_| vec![marks()]).collect();
+    node.router.add_inline(inline("r", "in.*", lanes(1))).expect("a route");
+    let stop = Arc::new(AtomicUsize::new(0));
+    let publish = {
+        let (inline_routes, stop) = (node.router.inline(), stop.clone());
+        async move {
+            let mut published = 0;
+            while stop.load(Ordering::Acquire) == 0 {
+                assert!(inline_routes.is_for(&subject("in.x")), "it is always there");
+                let ids: Vec<String> = (0..50).map(|n| (published + n).to_string()).collect();
+                for admitted in inline_routes.admit(ids.iter().map(|id| message(id)).collect()).await {
+                    assert_eq!(admitted.expect("admitted").outputs.len(), 1, "through one of them");
+                }
+                published += 50;
+            }
+            published
+        }
+    };
+    let publisher = tokio::spawn(publish);
+    let mut forwarded = 0;
+    for n in 0..REPLACED {
+        let on = if n % 2 == 0 { "in.>" } else { "in.*" };
+        let before = node.router.replace_inline(inline("r", on, lanes(1 + n % 3))).await.expect("replaced");
+        forwarded += before.forwarded;
+    }
+    stop.store(1, Ordering::Release);
+    let published: u64 = publisher.await.expect("a publisher");
+    assert!(forwarded + node.route("r").forwarded >= published);
+    let unknown = node.router.replace_inline(inline("x", "in.*", lanes(1))).await;
+    assert!(matches!(unknown, Err(RouteError::NotInline(name)) if name == "x"));
     node.stop_router().await;
     node.store.stop().await.expect("a clean stop");
 }
