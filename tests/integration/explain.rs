@@ -215,6 +215,66 @@ async fn what_a_plugin_failed_on_is_replayed_after_a_restart_and_redriven() {
     );
 }
 
+/// Where compiled code is, how many files of it there are.
+fn codes(server: &TestServer) -> usize {
+    std::fs::read_dir(server.directory().join("data/plugins/compiled")).expect("a directory").count()
+}
+
+#[tokio::test]
+async fn what_is_only_tried_or_refused_leaves_nothing_on_disk() {
+    let server = start().await;
+    let before = codes(&server);
+    for n in 0..3 {
+        let other = write(&server, "second.other.wasm", &wasm(&format!("seen-by-{n}"), FORWARD));
+        let with = ["explain", "raw", "--with", text(&other), "--plugin", "second"];
+        assert_eq!(json_of(&server, &with).await["steps"][1]["end"], "forward");
+        let refused = server.cli_output(&["plugin", "push", text(&other), "--name", "p", "--tag", "1"]).await;
+        // The tag is the first one's.
+        assert_eq!(refused.status.success(), n == 0, "{refused:?}");
+        assert_eq!(codes(&server), before + 1, "that of the version that is kept");
+    }
+    let no_plugin = write(&server, "no.wasm", &wat::parse_str("(component)").expect("valid WAT"));
+    assert!(!server.cli_output(&["plugin", "push", text(&no_plugin)]).await.status.success());
+    assert_eq!(codes(&server), before + 1);
+}
+
+#[tokio::test]
+async fn the_largest_messages_are_explained_and_replayed_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("first.wasm"), wasm("seen-by-first", FORWARD)).expect("written");
+    std::fs::write(directory.path().join("second.wasm"), wasm("seen-by-second", TRAP_ON_BAD)).expect("written");
+    let server = TestServer::start_in(QUIPU, &format!("journal_segment = \"64MiB\"\n{CONFIG}"), directory).await;
+    let client = server.client().await;
+    let payload = vec![b'x'; (8 << 20) - 1_000];
+    let file = write(&server, "large", &payload);
+    let said = json_of(&server, &["explain", "raw", "--file", text(&file), "--header", "bad=yes"]).await;
+    assert_eq!(said["ends"][0]["how"], "dead-letter", "{said}");
+    let over = write(&server, "over", &vec![b'x'; (8 << 20) + 1]);
+    let refused = server.cli_output(&["explain", "raw", "--file", text(&over)]).await;
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("8388609 bytes of payload; at most 8388608"),
+        "{refused:?}"
+    );
+
+    let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
+    let message = OutgoingMessage::new("raw", payload).id("large").header("bad", "yes");
+    publisher.publish(message).await.expect("sent").await.expect("stored");
+    publisher.close().await.expect("closed");
+    assert_eq!(take(&client, "dead").await, "large");
+    // Another, which stays.
+    let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
+    let message = OutgoingMessage::new("raw", vec![b'y'; (8 << 20) - 1_000]).id("larger").header("bad", "yes");
+    publisher.publish(message).await.expect("sent").await.expect("stored");
+    soon("a letter", async { while json_of(&server, &["queue", "show", "dead"]).await["queue"]["messages"] != 1 {} })
+        .await;
+    let capsule = server.directory().join("capsule");
+    let said = server.cli(&["message", "capsule", "dead", "1", "-o", text(&capsule)]).await;
+    assert!(said.contains("dead offset 1: fault unreachable in second"), "{said}");
+    let run = ["plugin", "run", "second.wasm", "--capsule", "capsule"];
+    let (code, _, error) = output_of(QUIPU, server.directory(), &run).await;
+    assert_eq!((code, error.contains("same as recorded: fault unreachable")), (Some(0), true), "{error}");
+}
+
 #[tokio::test]
 async fn what_became_of_a_message_is_told_from_its_publish_to_its_settlement() {
     let server = start().await;

@@ -28,6 +28,8 @@ enum Source {
     Text,
     /// `tests/guests/hostile`, in Rust, doing this.
     Act(&'static str),
+    /// Made here.
+    Made(fn() -> Vec<u8>),
 }
 
 enum Ends {
@@ -56,7 +58,7 @@ const fn act(name: &'static str, ends: Ends) -> Row {
 const ABI: &str = "what was handed over breaks its type";
 
 /// Those that take too much: time, memory, stack, calls, room.
-const GREEDY: [Row; 26] = [
+const GREEDY: [Row; 27] = [
     act("loop", Dead("deadline", "plugin ran over 50 ms")),
     text("loop-realloc", Dead("deadline", "ran over 50 ms")),
     text("loop-bulk", Dead("deadline", "ran over 50 ms")),
@@ -69,6 +71,11 @@ const GREEDY: [Row; 26] = [
     // Its own stack is at the start of its memory, and ends before that of the machine does.
     act("recursion", Dead("memory-out-of-bounds", "out of bounds memory access")),
     text("recursion", Dead("stack-overflow", "call stack exhausted")),
+    Row {
+        name: "resources",
+        source: Source::Made(files::resources),
+        ends: Dead("memory", "limit of 10000 handles of resources reached"),
+    },
     text("recursion-mutual", Dead("stack-overflow", "call stack exhausted")),
     text("recursion-frames", Dead("stack-overflow", "call stack exhausted")),
     text("calls", Dead("calls", "more than 100000 calls of the router for one message")),
@@ -192,7 +199,7 @@ impl Row {
     /// Of its route, and of its plugin.
     fn route(&self) -> String {
         match self.source {
-            Source::Text => self.name.to_owned(),
+            Source::Text | Source::Made(_) => self.name.to_owned(),
             Source::Act(act) => format!("rust-{act}"),
         }
     }
@@ -226,6 +233,7 @@ fn config(rows: &[Row], directory: &Path) -> String {
         let (route, file) = match row.source {
             Source::Text => (row.route(), files::from_text(row.name, directory)),
             Source::Act(_) => (row.route(), PathBuf::from(HOSTILE_WASM)),
+            Source::Made(bytes) => (row.route(), files::write(row.name, directory, &bytes())),
         };
         // Whoever is to run into another limit has the time for it, on a slow machine too.
         let deadline = if row.name.starts_with("loop") { "50ms" } else { "20s" };
@@ -251,15 +259,16 @@ on_error = {{ attempts = 2, backoff = ["1ms"], then = "graveyard" }}
         )
         .expect("text");
     }
-    config
-        + r#"
+    config + NEIGHBOUR
+}
+
+const NEIGHBOUR: &str = r#"
 [[route]]
 name = "neighbour"
 from = "good"
 plugins = [{ name = "filter-json", config = { field = "n", at_least = 0 } }]
 to = ["out"]
-"#
-}
+"#;
 
 async fn publish(client: &Client, rows: &[Row]) {
     let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
@@ -342,6 +351,22 @@ fn check_letters(row: &Row, letters: &[Message]) {
     }
 }
 
+/// Does this with a neighbour that goes on beside it.
+async fn beside_a_neighbour<T>(client: &Client, work: impl Future<Output = T>) -> T {
+    let is_done = Cell::new(false);
+    let work = async {
+        let result = work.await;
+        is_done.set(true);
+        result
+    };
+    tokio::join!(work, neighbour(client, &is_done)).0
+}
+
+fn check_memory(server: &TestServer) {
+    let most = server.memory_bytes_max();
+    assert!(most < MEMORY_BYTES_MAX, "the router had {} MiB", most >> 20);
+}
+
 /// It keeps 1 MiB of each message: after some 60 of them there is no more, it traps, and goes on with nothing kept.
 #[tokio::test]
 async fn a_slow_leak_loses_no_message() {
@@ -350,19 +375,21 @@ async fn a_slow_leak_loses_no_message() {
     let server = one_route("memory-leak", 2, directory).await;
     let client = server.client().await;
     publish_to(&client, COUNT).await;
-    let mut out = client.subscribe(Subscribe::new("out", "test")).await.expect("a subscriber");
-    let mut came = BTreeSet::new();
-    for _ in 0..COUNT {
-        let delivery = soon("an output", out.next()).await.expect("open").expect("a delivery");
-        assert!(came.insert(delivery.message.payload.clone()), "twice");
-        delivery.ack().await.expect("settled");
-    }
-    let routes: Value = serde_json::from_str(&server.cli(&["route", "list", "--json"]).await).expect("JSON");
-    let faults = routes["routes"][0]["plugins"][0]["faults"].as_u64().expect("a count");
-    assert!((4..=6).contains(&faults), "{routes}");
-    assert_eq!(routes["routes"][0]["dead_lettered"], 0);
-    let most = server.memory_bytes_max();
-    assert!(most < MEMORY_BYTES_MAX, "the router had {} MiB", most >> 20);
+    beside_a_neighbour(&client, async {
+        let mut made = client.subscribe(Subscribe::new("made", "test")).await.expect("a subscriber");
+        let mut came = BTreeSet::new();
+        for _ in 0..COUNT {
+            let delivery = soon("an output", made.next()).await.expect("open").expect("a delivery");
+            assert!(came.insert(delivery.message.payload.clone()), "twice");
+            delivery.ack().await.expect("settled");
+        }
+    })
+    .await;
+    let shown: Value = serde_json::from_str(&server.cli(&["route", "show", "r", "--json"]).await).expect("JSON");
+    let faults = shown["uses"][0]["faults"].as_u64().expect("a count");
+    assert!((4..=6).contains(&faults), "{shown}");
+    assert_eq!(shown["route"]["dead_lettered"], 0);
+    check_memory(&server);
 }
 
 #[tokio::test]
@@ -372,26 +399,30 @@ async fn a_guest_that_traps_on_each_message_costs_each_message_and_nothing_else(
     let mut server = one_route("trap-unreachable", 1, directory).await;
     let client = server.client().await;
     publish_to(&client, COUNT).await;
-    let mut graveyard = client.subscribe(Subscribe::new("graveyard", "test")).await.expect("a subscriber");
-    for n in 0..COUNT {
-        let letter = soon("a letter", graveyard.next()).await.expect("open").expect("a letter");
-        let message = &letter.message;
-        assert_eq!(message.payload, n.to_string(), "in order");
-        assert_eq!(message.headers.first("quipu-dead-fault"), Some("unreachable"), "{message:?}");
-        letter.ack().await.expect("settled");
-    }
+    beside_a_neighbour(&client, async {
+        let mut graveyard = client.subscribe(Subscribe::new("graveyard", "test")).await.expect("a subscriber");
+        for n in 0..COUNT {
+            let letter = soon("a letter", graveyard.next()).await.expect("open").expect("a letter");
+            let message = &letter.message;
+            assert_eq!(message.payload, n.to_string(), "in order");
+            assert_eq!(message.headers.first("quipu-dead-fault"), Some("unreachable"), "{message:?}");
+            letter.ack().await.expect("settled");
+        }
+    })
+    .await;
     assert!(server.is_running());
-    let most = server.memory_bytes_max();
-    assert!(most < MEMORY_BYTES_MAX, "the router had {} MiB", most >> 20);
+    check_memory(&server);
 }
 
-/// A router with one route, from `in` through this guest to `out`.
+/// A router with a route from `in` through this guest to `made`, and a neighbour.
 async fn one_route(name: &str, attempts: usize, directory: TempDir) -> TestServer {
     let file = files::from_text(name, directory.path());
     let config = format!(
-        "[queue.in]\n[queue.out]\n[queue.graveyard]\n[plugin.p]\nfile = {file:?}\ndeadline = \"20s\"\n\
-         [[route]]\nname = \"r\"\nfrom = \"in\"\nplugins = [{{ name = \"p\" }}]\nto = [\"out\"]\n\
-         on_error = {{ attempts = {attempts}, backoff = [\"1ms\"], then = \"graveyard\" }}\nbroken_after = 1000\n"
+        "[queue.in]\n[queue.made]\n[queue.good]\n[queue.out]\n[queue.graveyard]\n[plugin.p]\nfile = {file:?}\n\
+         deadline = \"20s\"\n\
+         [[route]]\nname = \"r\"\nfrom = \"in\"\nplugins = [{{ name = \"p\" }}]\nto = [\"made\"]\n\
+         on_error = {{ attempts = {attempts}, backoff = [\"1ms\"], then = \"graveyard\" }}\nbroken_after = 1000\n\
+         {NEIGHBOUR}"
     );
     TestServer::start_in(QUIPU, &config, directory).await
 }
@@ -525,7 +556,9 @@ async fn files_that_are_no_plugins_are_refused_by_what_is_wrong_with_them() {
 async fn files_that_are_no_plugins_are_not_deployed_and_what_serves_goes_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let forwards = files::write("forwards", directory.path(), &files::wat(FORWARDS));
-    let mut config = format!("[queue.in]\n[queue.out]\n[plugin.p]\nfile = {forwards:?}\ndeadline = \"1s\"\n");
+    let mut config = format!(
+        "[queue.in]\n[queue.made]\n[queue.good]\n[queue.out]\n[plugin.p]\nfile = {forwards:?}\ndeadline = \"1s\"\n{NEIGHBOUR}"
+    );
     let acts = || REFUSED.iter().filter(|row| matches!(row.file, File::Act)).map(|row| row.name);
     for act in acts().chain(["r"]) {
         // Only the last reads what is published.
@@ -535,36 +568,44 @@ async fn files_that_are_no_plugins_are_not_deployed_and_what_serves_goes_on() {
         }
         write!(
             config,
-            "[[route]]\nname = {act:?}\nfrom = {from:?}\nto = [\"out\"]\n\
+            "[[route]]\nname = {act:?}\nfrom = {from:?}\nto = [\"made\"]\n\
              plugins = [{{ name = \"p\", config = {{ act = {act:?} }} }}]\n"
         )
         .expect("a text");
     }
     let server = TestServer::start_in(QUIPU, &config, directory).await;
     let served = server.cli(&["route", "list", "--json"]).await;
-    for (n, row) in REFUSED.iter().enumerate() {
-        let (Refused { name, says, .. }, tag) = (row, n.to_string());
-        let file = row.file(server.directory());
-        let push = ["plugin", "push", file.to_str().expect("text"), "--name", "p", "--tag", &tag];
-        let mut output = server.cli_output(&push).await;
-        if output.status.success() {
-            let route = if matches!(row.file, File::Act) { name } else { "r" };
-            output = server.cli_output(&["plugin", "deploy", &format!("p@{tag}"), "--route", route]).await;
-        }
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(1), "{name}: {said}");
-        // By its size alone a file is refused before it is sent.
-        let says = if matches!(*name, "empty" | "endless") { "a plugin has 1 to 67108864" } else { says };
-        assert!(said.contains(says), "{name}: {said}");
-    }
-    assert_eq!(plugins_of(&server.cli(&["route", "list", "--json"]).await), plugins_of(&served));
     let client = server.client().await;
+    let none_is_deployed = async {
+        for (n, row) in REFUSED.iter().enumerate() {
+            is_not_deployed(&server, row, &n.to_string()).await;
+        }
+    };
+    beside_a_neighbour(&client, none_is_deployed).await;
+    assert_eq!(plugins_of(&server.cli(&["route", "list", "--json"]).await), plugins_of(&served));
+    check_memory(&server);
     publish_to(&client, 3).await;
-    let mut subscriber = client.subscribe(Subscribe::new("out", "s")).await.expect("a subscriber");
+    let mut subscriber = client.subscribe(Subscribe::new("made", "s")).await.expect("a subscriber");
     for n in 0..3 {
         let delivery = soon("a delivery", subscriber.next()).await.expect("open").expect("a delivery");
         assert_eq!(delivery.message.payload, n.to_string());
     }
+}
+
+async fn is_not_deployed(server: &TestServer, row: &Refused, tag: &str) {
+    let Refused { name, says, .. } = row;
+    let file = row.file(server.directory());
+    let push = ["plugin", "push", file.to_str().expect("text"), "--name", "p", "--tag", tag];
+    let mut output = server.cli_output(&push).await;
+    if output.status.success() {
+        let route = if matches!(row.file, File::Act) { name } else { "r" };
+        output = server.cli_output(&["plugin", "deploy", &format!("p@{tag}"), "--route", route]).await;
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+    // By its size alone a file is refused before it is sent.
+    let says = if matches!(*name, "empty" | "endless") { "a plugin has 1 to 67108864" } else { says };
+    assert!(said.contains(says), "{name}: {said}");
 }
 
 /// The least that a plugin can be.

@@ -154,6 +154,21 @@ async fn sighup_reloads() {
         while publisher.publish(OutgoingMessage::new("new", "{}")).await.expect("published").await.is_err() {}
     };
     soon("the new queue", taken).await;
+    // What is wrong is in the log, as the documentation has it.
+    const SAYS: &str = "SIGHUP: the configuration is not taken, and the one before stays: ";
+    assert!(include_str!("../../docs/access.md").contains(&format!("ERROR quipu::commands::serve: {SAYS}")));
+    edit(&server, |text| text + "wrong = 1\n");
+    server.signal_reload();
+    let said = soon("the log", async {
+        loop {
+            let log = std::fs::read_to_string(server.directory().join("log")).expect("a log");
+            if let Some((_, said)) = log.split_once(SAYS) {
+                return said.to_owned();
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert!(said.await.contains("queue.new.wrong: unknown key"));
 }
 
 #[tokio::test]
@@ -169,6 +184,14 @@ async fn a_subscription_is_made_paused_and_deleted() {
     let mut subscriber = client.subscribe(subscribe).await.expect("a subscriber");
     server.cli(&["subscription", "resume", "q", "s"]).await;
     assert_eq!(next(&mut subscriber).await, 2);
+    let said = server.cli(&["subscription", "change", "q", "s", "--mode", "exclusive"]).await;
+    assert_eq!(said, "subscription s of q is exclusive\n");
+    publish(&client, "q", 3).await;
+    assert_eq!(next(&mut subscriber).await, 3, "who reads it goes on");
+    let said = server.cli(&["queue", "show", "q"]).await;
+    assert!(said.lines().any(|line| line.starts_with("s ") && line.contains("exclusive")), "{said}");
+    let said = fails(&server, &["subscription", "change", "q", "s", "--mode", "other"]).await;
+    assert!(said.contains("unknown variant `other`"), "{said}");
     server.cli(&["subscription", "delete", "q", "s"]).await;
     let ended = soon("the end of a deleted subscription", subscriber.next()).await;
     assert!(ended.is_none_or(|ended| ended.is_err()));

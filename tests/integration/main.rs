@@ -3,6 +3,7 @@
 mod access;
 mod author;
 mod bad_input;
+mod changes;
 mod commands;
 mod crash;
 mod credit;

@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::process::Stdio;
 
 use quipu_client::{Client, OutgoingMessage, PublisherOptions, Subscribe, Subscriber};
 use quipu_tests::{TestServer, output_of, quipu, soon};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::QUIPU;
 
@@ -206,6 +208,53 @@ async fn an_inline_route_waits_and_is_swapped_too() {
     assert!(said.contains("swap      1 → 2, as messages are published") && said.contains("(probed)"), "{said}");
     publisher.publish(OutgoingMessage::new("in.a", "{}")).await.expect("sent").await.expect("stored");
     assert_eq!(marked(&mut queue).await, "two");
+}
+
+/// One that asks again, because no answer came, is told what was done.
+#[tokio::test]
+async fn a_rollback_that_is_asked_for_twice_is_made_once() {
+    let server = TestServer::start(QUIPU, CONFIG).await;
+    for label in ["one", "two"] {
+        push(&server, label, FORWARD, &["--tag", label]).await;
+    }
+    server.cli(&["plugin", "deploy", "p@two", "--route", "r"]).await;
+    let client = server.client().await;
+    let rollback = async |id: &str| {
+        let call = json!({ "name": "p", "route": "r", "call": id });
+        let answer = client.call("plugin.rollback", call).await.expect("an answer");
+        answer["result"]["version"]["label"].clone()
+    };
+    assert_eq!(rollback("a").await, "one");
+    // Others' calls that take their time, meanwhile.
+    client.call("store.compact", json!({})).await.expect("an answer");
+    assert_eq!(rollback("a").await, "one");
+    assert_eq!(serves(&client, 0).await, "one", "not back again");
+    assert_eq!(rollback("b").await, "two");
+    assert_eq!(serves(&client, 1).await, "two");
+}
+
+/// What a deployment takes its time for holds up no change of the configuration.
+#[tokio::test]
+async fn the_configuration_changes_while_a_version_is_tested() {
+    let config = format!("[plugin.p]\ndeadline = \"10s\"\n{CONFIG}");
+    let server = TestServer::start(QUIPU, &config).await;
+    push(&server, "one", FORWARD, &["--tag", "1"]).await;
+    write(&server, "cases.json", cases("two"));
+    let file = server.directory().join("cases.json");
+    let cases = ["--tag", "2", "--cases", file.to_str().expect("text")];
+    push(&server, "two", "(loop (br 0)) (i32.const 0)", &cases).await;
+    let client = server.client().await;
+    let deploy = server.cli_output(&["plugin", "deploy", "p@2", "--route", "r"]);
+    let change = async {
+        until(&server, "a deployment is tested", 1).await;
+        client.call("queue.create", json!({ "name": "new" })).await.expect("created");
+    };
+    tokio::select! {
+        biased;
+        _ = deploy => panic!("the queue waited for the deployment"),
+        () = change => {}
+    }
+    assert_eq!(serves(&client, 0).await, "one");
 }
 
 #[tokio::test]
@@ -447,12 +496,44 @@ async fn what_plugins_say_and_fail_on_is_told() {
     );
     assert_eq!(trap["first_digest"], trap["last_digest"], "{trap}");
     assert!(server.cli(&["plugin", "traps"]).await.contains(trap["fingerprint"].as_str().expect("text")));
+    let metrics = client.call("metrics", json!({})).await.expect("an answer");
+    let metrics = metrics["text"].as_str().expect("text");
+    assert!(metrics.contains("code=\"unreachable\"} 2\n") && metrics.ends_with("# EOF\n"), "{metrics}");
+    let shown = server.cli(&["route", "show", "r"]).await;
+    assert!(shown.contains("state         running") && shown.contains("unreachable 2"), "{shown}");
     let show = json_of(&server, &["plugin", "show", "p"]).await;
     assert_eq!(
         (&show["uses"][0]["calls"], &show["uses"][0]["faults_by"]["unreachable"]),
         (&json!(2), &json!(2)),
         "{show}"
     );
+}
+
+/// Who follows a log does so over restarts, and misses nothing of the next life.
+#[tokio::test]
+async fn a_log_is_followed_over_a_restart() {
+    let mut server = TestServer::start(QUIPU, CONFIG).await;
+    push(&server, "one", FORWARD, &["--tag", "1"]).await;
+    let client = server.client().await;
+    // More lines than come after the restart.
+    publish(&client, 0..3).await;
+    let mut command = quipu(QUIPU, server.directory());
+    command.env("QUIPU_SERVER", server.address()).args(["plugin", "logs", "p", "--follow"]);
+    let mut following = command.stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut lines = BufReader::new(following.stdout.take().expect("piped")).lines();
+    let mut next = async || soon("a line", lines.next_line()).await.expect("text").expect("a line");
+    for _ in 0..3 {
+        assert!(next().await.ends_with("INFO   r  one"));
+    }
+    client.close().await;
+    server.kill().await;
+    server.restart().await;
+    let client = server.client().await;
+    publish(&client, 3..5).await;
+    for _ in 0..2 {
+        assert!(next().await.ends_with("INFO   r  one"));
+    }
+    following.kill().await.expect("it runs still");
 }
 
 #[tokio::test]

@@ -168,6 +168,13 @@ pub enum Operation {
         /// All below.
         below: Offset,
     },
+    /// Consumers share a subscription in another way. What they have in hand comes again.
+    Share {
+        /// Which one.
+        subscription: SubscriptionId,
+        /// How, from now on.
+        mode: Mode,
+    },
 }
 
 /// What a queue is.

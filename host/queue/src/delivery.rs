@@ -79,6 +79,16 @@ enum SetAside {
     Keyed(Box<Keyed>),
 }
 
+impl SetAside {
+    /// Nothing yet, for a subscription that is shared so.
+    fn new(mode: Mode) -> Self {
+        match mode {
+            Mode::Shared | Mode::Exclusive => Self::Plain(BTreeMap::new()),
+            Mode::KeyShared => Self::Keyed(Box::new(Keyed::new())),
+        }
+    }
+}
+
 /// What may be delivered now.
 struct Candidate {
     seat: u32,
@@ -112,10 +122,7 @@ impl Delivery {
             releases: true,
             flights: Flights::default(),
             parked: BTreeSet::new(),
-            set_aside: match terms.mode {
-                Mode::Shared | Mode::Exclusive => SetAside::Plain(BTreeMap::new()),
-                Mode::KeyShared => SetAside::Keyed(Box::new(Keyed::new())),
-            },
+            set_aside: SetAside::new(terms.mode),
             consumers: Consumers::default(),
             token_next: token_first,
         }
@@ -154,6 +161,17 @@ impl Delivery {
             Event::Sought(floor) => {
                 self.forget(|_| true);
                 (self.next, self.asked, self.alone) = (floor, Offset(0), Alone::Nothing);
+            }
+            Event::Shared(mode, floor) => {
+                self.forget(|_| true);
+                (self.terms.mode, self.set_aside) = (mode, SetAside::new(mode));
+                (self.next, self.asked, self.alone) = (floor, Offset(0), Alone::Nothing);
+                self.share_out();
+                if let SetAside::Keyed(keyed) = &mut self.set_aside {
+                    for seat in self.consumers.seats() {
+                        keyed.set_room(seat, self.consumers.has_room(seat));
+                    }
+                }
             }
             Event::Removed(offset) if offset <= self.next => self.forget(|other| other == offset),
             Event::Available | Event::Removed(_) | Event::Tick => {}

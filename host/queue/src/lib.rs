@@ -38,7 +38,7 @@ pub use inspect::{InspectError, Problem, QueueReport, Report, inspect};
 pub use owner::now_ms;
 pub use plan::{
     DefineQueueError, LookupError, Output, PublishError, Published, QueueSettings, Receipt, RecordError, Redrive,
-    Redriven, Settle, SettleError, Settlement, Target, Wanted, backoff,
+    Redriven, RemoveQueueError, Settle, SettleError, Settlement, Target, Wanted, backoff,
 };
 pub use salvage::{SalvageError, SalvageReport, salvage};
 pub use store::{

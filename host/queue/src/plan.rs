@@ -24,7 +24,7 @@ use crate::inbox::{self, Inboxes};
 use crate::state::{Bodies, Publisher, Queue, State};
 
 pub(crate) use change::{Change, ChangeError, Changed};
-pub use change::{LookupError, RecordError};
+pub use change::{LookupError, RecordError, RemoveQueueError};
 pub use define::DefineQueueError;
 pub(crate) use publish::{Attempted, NewEpoch, Run};
 pub use redrive::{Redrive, Redriven, Wanted};

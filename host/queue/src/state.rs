@@ -174,6 +174,10 @@ impl State {
             Operation::RemoveQueue { id } => self.remove_queue(id)?,
             Operation::Pause { subscription, paused } => self.subscription_mut(subscription)?.paused = paused,
             Operation::Seek { subscription, floor } => self.seek(subscription, floor)?,
+            Operation::Share { subscription, mode } => {
+                let known = self.subscription_mut(subscription)?;
+                (known.mode, known.isolated) = (mode, None);
+            }
             Operation::Purge { queue, below } => self.tail_bytes -= self.queue_mut(queue)?.purge(below),
             other => return Err(mismatch(format!("{other:?} is no change"))),
         }

@@ -115,7 +115,7 @@ pub enum SubscribeError {
     #[error("there is no queue {0:?}")]
     UnknownQueue(String),
     /// It is there, with another mode.
-    #[error("subscription {name:?} of queue {queue:?} is {mode}; a subscription's mode stays as it was made")]
+    #[error("subscription {name:?} of queue {queue:?} is {mode}, and stays so until that is changed")]
     Mode {
         /// Whose.
         queue: String,

@@ -431,12 +431,16 @@ async fn a_removed_queue_is_gone_with_all_that_was_in_it() {
     store.compact().await.expect("a checkpoint");
     let mut reader = Reader::start(&store, "q", "s").await;
     let held = reader.take(5).await;
+    let refused = store.remove_empty_queue("q").await.expect("a store").expect_err("it is not empty");
+    assert_eq!(refused.to_string(), "queue \"q\" has 5 messages");
+    assert!(store.remove_empty_queue("x").await.expect("a store").is_err(), "there is none");
     store.remove_queue("q").await.expect("a store").expect("it");
     assert_eq!(reader.notice().await, NoticeKind::Deleted);
     assert_eq!(reader.ack(&held[0]).await, Err(SettleError::Stale));
     let refused = send(&store, Published::new(&message("in.x", "m9"), true)).await;
     assert_eq!(refused, Err(PublishError::NoQueue(subject("in.x"))));
-    store.remove_queue("last").await.expect("a store").expect("it");
+    store.purge("last").await.expect("a store").expect("it");
+    store.remove_empty_queue("last").await.expect("a store").expect("nothing is lost");
     store.stop().await.expect("a clean stop");
     let report = quipu_queue::inspect(directory.path()).expect("a store");
     assert!(report.is_sound() && report.queues.is_empty(), "{report}");
@@ -448,6 +452,39 @@ async fn a_removed_queue_is_gone_with_all_that_was_in_it() {
     assert_eq!(store.remove_queue("q").await.expect("a store"), Err(LookupError::Queue("q".into())));
     store.stop().await.expect("a clean stop");
     assert!(quipu_queue::inspect(directory.path()).expect("a store").is_sound());
+}
+
+#[tokio::test]
+async fn a_subscription_is_shared_in_another_way_from_now_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Store::open(&config(directory.path())).expect("a store");
+    queue(&store, "q").await;
+    publish(&store, "q", 0..5).await;
+    let mut reader = Reader::start(&store, "q", "s").await;
+    let held = reader.take(5).await;
+    reader.ack(&held[1]).await.expect("not stale");
+    for mode in [Mode::KeyShared, Mode::Exclusive, Mode::Shared, Mode::KeyShared] {
+        store.set_mode("q", "s", mode).await.expect("a store").expect("it");
+        assert_eq!(reader.notice().await, NoticeKind::Moved);
+        assert_eq!(reader.ack(&held[0]).await, Err(SettleError::Stale), "it comes again");
+        assert_eq!(offsets(&reader.take(4).await), [0, 2, 3, 4], "{mode:?}");
+        assert_eq!(subscription(&store, "q", "s").await.mode, mode.as_str());
+    }
+    // Once more says nothing.
+    store.set_mode("q", "s", Mode::KeyShared).await.expect("a store").expect("it");
+    assert!(store.set_mode("q", "x", Mode::Shared).await.expect("a store").is_err());
+    publish(&store, "q", 5..6).await;
+    let last = reader.next().await;
+    reader.ack(&last).await.expect("not stale");
+    drop(reader);
+    store.stop().await.expect("a clean stop");
+    let store = Store::open(&config(directory.path())).expect("the store again");
+    assert_eq!(subscription(&store, "q", "s").await.mode, "key-shared");
+    let other = store.subscribe("q", "s", Some(Mode::Shared), Start::First, |_| {}).await;
+    assert!(matches!(other, Err(SubscribeError::Mode { mode: "key-shared", .. })));
+    let mut reader = Reader::start(&store, "q", "s").await;
+    assert_eq!(offsets(&reader.take(4).await), [0, 2, 3, 4]);
+    store.stop().await.expect("a clean stop");
 }
 
 #[tokio::test]

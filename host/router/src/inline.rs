@@ -42,7 +42,7 @@ pub struct InlineSettings {
     pub on_broken: OnBroken,
     /// As of other routes.
     pub broken_after: u32,
-    /// Why it may not run yet: publishers are to try again later.
+    /// Why its chain is not there yet: publishers are to try again later.
     pub held: Option<String>,
 }
 
@@ -71,7 +71,7 @@ pub struct Admission {
 
 /// Messages that inline routes are asked of.
 pub struct Asking {
-    routes: Arc<[Arc<InlineRoute>]>,
+    routes: Vec<Arc<InlineRoute>>,
     asked: VecDeque<Asked>,
 }
 
@@ -126,7 +126,7 @@ impl Inline {
     /// Asks the routes that there are now of messages: see [`Asking::next`].
     pub fn ask(&self, messages: Vec<Message>) -> Asking {
         let asked = |message| Asked { message, admitted: Ok(Admission::default()), routes: 0 };
-        Asking { routes: self.routes(), asked: messages.into_iter().map(asked).collect() }
+        Asking { routes: self.routes().to_vec(), asked: messages.into_iter().map(asked).collect() }
     }
 
     pub(crate) fn routes(&self) -> Arc<[Arc<InlineRoute>]> {
@@ -150,6 +150,15 @@ impl Inline {
         is_free
     }
 
+    /// Puts one in the place of that of its name, in one step: no message finds neither. None where there is none.
+    pub(crate) fn replace(&self, route: &Arc<InlineRoute>) -> Option<Arc<InlineRoute>> {
+        let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
+        let before = routes.iter().find(|other| other.name() == route.name()).cloned()?;
+        let now = |other: &Arc<InlineRoute>| if other.name() == route.name() { route.clone() } else { other.clone() };
+        *routes = routes.iter().map(now).collect();
+        Some(before)
+    }
+
     pub(crate) fn remove(&self, name: &str) -> Option<Arc<InlineRoute>> {
         let mut routes = self.routes.write().unwrap_or_else(PoisonError::into_inner);
         let removed = routes.iter().find(|route| route.name() == name).cloned()?;
@@ -162,46 +171,63 @@ impl Inline {
 impl Asking {
     /// What all routes made of the messages that come next: one at the least, as long as there are any. They run on the
     /// workers of plugins; each message by itself, those of one call in order, and once on each. Waits as long as there is
-    /// other work.
+    /// other work. `inline` are the routes that it began with, where one may have taken another's place since.
     ///
     /// A route that has made a mebibyte of outputs stops there for now; what other routes made of the rest is kept.
     ///
     /// Cancelled, what was begun is finished and thrown away, and what is left of these messages must not be asked for.
-    pub async fn next(&mut self) -> Vec<Admitted> {
+    pub async fn next(&mut self, inline: &Inline) -> Vec<Admitted> {
         let mut ready = self.asked.len();
-        for (n, route) in self.routes.iter().enumerate() {
-            let is_meant = |asked: &&mut Asked| asked.admitted.is_ok() && route.is_for(&asked.message.subject);
-            let reached = self.asked.iter_mut().take(ready).filter(|asked| asked.routes == n);
-            let meant: Vec<Message> = reached.filter(is_meant).map(|asked| asked.message.clone()).collect();
-            let (most, mut made) = (meant.len(), Vec::new().into_iter());
-            if most > 0 {
-                made = route.ask(meant).await.into_iter();
-            }
-            let is_whole = made.len() == most;
+        for n in 0..self.routes.len() {
+            let mut made = self.ask(n, ready, inline).await.into_iter();
             let mut reached = 0;
             for asked in self.asked.iter_mut().take(ready) {
-                if asked.routes == n {
-                    if asked.admitted.is_ok() && route.is_for(&asked.message.subject) {
-                        match (&mut asked.admitted, made.next()) {
-                            (Ok(all), Some(Ok(one))) => all.add(one),
-                            (slot, Some(refused)) => *slot = refused,
-                            (_, None) => break,
-                        }
+                if asked.is_for(n, &self.routes[n]) {
+                    match (&mut asked.admitted, made.next()) {
+                        (Ok(all), Some(Ok(one))) => all.add(one),
+                        (slot, Some(refused)) => *slot = refused,
+                        (_, None) => break,
                     }
-                    asked.routes = n + 1;
                 }
+                asked.routes = asked.routes.max(n + 1);
                 reached += 1;
             }
-            if !is_whole {
-                ready = reached;
-            }
+            ready = reached;
         }
         self.asked.drain(..ready).map(|asked| asked.admitted).collect()
+    }
+
+    /// What a route makes of those of the first messages that it is for and that have come as far.
+    async fn ask(&mut self, n: usize, ready: usize, inline: &Inline) -> Vec<Admitted> {
+        loop {
+            let route = self.routes[n].clone();
+            let meant = self.asked.iter().take(ready).filter(|asked| asked.is_for(n, &route));
+            let meant: Vec<Message> = meant.map(|asked| asked.message.clone()).collect();
+            if meant.is_empty() {
+                return Vec::new();
+            }
+            let count = meant.len();
+            match route.ask(meant).await {
+                Some(made) => return made,
+                None => match inline.route(route.name()).filter(|now| !Arc::ptr_eq(now, &route)) {
+                    // Another took its place meanwhile.
+                    Some(now) => self.routes[n] = now,
+                    None => return route.refuse(count),
+                },
+            }
+        }
     }
 
     /// Whether every message was answered.
     pub fn is_over(&self) -> bool {
         self.asked.is_empty()
+    }
+}
+
+impl Asked {
+    /// Whether it is this route's turn, and the route is for it.
+    fn is_for(&self, n: usize, route: &InlineRoute) -> bool {
+        self.routes == n && self.admitted.is_ok() && route.is_for(&self.message.subject)
     }
 }
 

@@ -49,7 +49,7 @@ pub use route::{PREFETCH_BYTES, prefetch};
 pub use work::SLICE_BYTES;
 
 use inline::InlineRoute;
-use route::{Route, lock};
+use route::{Held, Route, lock};
 use told::Told;
 use workers::{Line, Workers};
 
@@ -108,6 +108,27 @@ impl Router {
         }
     }
 
+    /// Puts an inline route in the place of the one of its name, in one step: every message goes through the one or the
+    /// other. One that is paused stays so. What the one before has in hand is finished before this returns; cancelled, all
+    /// the same. What it did comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`]; the one before stays.
+    pub async fn replace_inline(&self, settings: InlineSettings) -> Result<RouteInfo, RouteError> {
+        let (name, lanes) = (settings.name.clone(), settings.plugins.len());
+        check_lanes(&name, lanes)?;
+        let route = InlineRoute::new(&self.line, &self.told, settings);
+        let before = self.inline.route(&name).ok_or_else(|| RouteError::NotInline(name.clone()))?;
+        route.set_paused(before.is_paused());
+        let before = self.inline.replace(&route).ok_or_else(|| RouteError::NotInline(name.clone()))?;
+        let ending = tokio::spawn(async move {
+            before.end().await;
+            before.info()
+        });
+        ending.await.map_err(|_| RouteError::Stopped(name))
+    }
+
     /// The inline routes, for those who take in what is published.
     pub fn inline(&self) -> Arc<Inline> {
         self.inline.clone()
@@ -158,12 +179,26 @@ impl Router {
     ///
     /// [`RouteError`].
     pub async fn hold(&self, name: &str, reason: &str) -> Result<(), RouteError> {
+        self.hold_for(name, Held::by(reason.to_owned())).await
+    }
+
+    /// As [`Router::hold`], because the chain that it is to have is not there: no release lets it run before
+    /// [`Router::replace_chain`].
+    ///
+    /// # Errors
+    ///
+    /// [`RouteError`].
+    pub async fn hold_without_chain(&self, name: &str, reason: &str) -> Result<(), RouteError> {
+        self.hold_for(name, Held::without_chain(reason.to_owned())).await
+    }
+
+    async fn hold_for(&self, name: &str, held: Held) -> Result<(), RouteError> {
         match self.inline.route(name) {
             Some(route) => {
-                route.hold(reason).await;
+                route.hold(held).await;
                 Ok(())
             }
-            None => self.route(name)?.hold(reason).await,
+            None => self.route(name)?.hold(held).await,
         }
     }
 
@@ -171,24 +206,33 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// [`RouteError`].
+    /// [`RouteError`]: [`RouteError::LacksChain`] where it would run without its plugins.
     pub async fn release(&self, name: &str) -> Result<(), RouteError> {
         match self.inline.route(name) {
-            Some(route) => {
-                route.release().await;
-                Ok(())
-            }
+            Some(route) => route.release().await,
             None => self.route(name)?.release().await,
         }
     }
 
-    /// Says whether the store has a route's subscription paused: for its listing alone.
+    /// Why the chain of a route is not there; none where it is, or there is no such route.
+    pub fn lacks_chain(&self, name: &str) -> Option<String> {
+        match self.inline.route(name) {
+            Some(route) => route.lacks_chain(),
+            None => self.route(name).ok()?.lacks_chain(),
+        }
+    }
+
+    /// Says whether the store has a route's subscription paused: for its listing alone. An inline route has none: it has
+    /// publishers try again later until it is told otherwise.
     ///
     /// # Errors
     ///
     /// [`RouteError::Unknown`].
     pub fn set_paused(&self, name: &str, paused: bool) -> Result<(), RouteError> {
-        self.route(name)?.set_paused(paused);
+        match self.inline.route(name) {
+            Some(route) => route.set_paused(paused),
+            None => self.route(name)?.set_paused(paused),
+        }
         Ok(())
     }
 
@@ -226,13 +270,17 @@ impl Router {
         if lock(&self.routes).contains_key(name) || self.inline.route(name).is_some() {
             return Err(RouteError::Exists(name.to_owned()));
         }
-        match (1..=LANES_MAX).contains(&lanes) {
-            true => Ok(()),
-            false => Err(RouteError::Lanes { route: name.to_owned(), lanes }),
-        }
+        check_lanes(name, lanes)
     }
 
     fn route(&self, name: &str) -> Result<Arc<Route>, RouteError> {
         lock(&self.routes).get(name).cloned().ok_or_else(|| RouteError::Unknown(name.into()))
+    }
+}
+
+fn check_lanes(name: &str, lanes: usize) -> Result<(), RouteError> {
+    match (1..=LANES_MAX).contains(&lanes) {
+        true => Ok(()),
+        false => Err(RouteError::Lanes { route: name.to_owned(), lanes }),
     }
 }

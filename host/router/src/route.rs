@@ -23,7 +23,7 @@ use crate::told::Told;
 use crate::trace::What;
 use crate::work::{Answer, End, Event, Sent, Serving, Slice, Work};
 use crate::workers::{Line, Place};
-pub(crate) use control::Standing;
+pub(crate) use control::{Held, Standing};
 
 /// Deliveries that a route holds in its inboxes and in hand: so many at least, …
 const PREFETCH: u64 = 512;
@@ -102,7 +102,7 @@ impl Route {
                 // So that the subscription is there, and its messages wait.
                 drop(route.subscribe().await.map_err(failed)?);
                 tracing::warn!(route = route.name, reason, "a route is held");
-                lock(&route.standing).held = Some(reason);
+                lock(&route.standing).hold(Held::without_chain(reason));
             }
         }
         Ok(route)
@@ -243,6 +243,11 @@ impl Route {
         let (state, state_reason) = lock(&self.standing).said();
         let busy_ns = u64::try_from(self.place.used().as_nanos()).unwrap_or(u64::MAX);
         RouteInfo { busy_ns, attempts, plugins, waiting_for, state, state_reason, ..lock(&self.info).clone() }
+    }
+
+    /// Why its chain is not there, where it is not.
+    pub(crate) fn lacks_chain(&self) -> Option<String> {
+        lock(&self.standing).lacks().map(str::to_owned)
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -40,8 +40,10 @@ pub struct RouteSettings {
     pub on_broken: OnBroken,
     /// Different messages in a row that make it so; [`BROKEN_AFTER`] unless said.
     pub broken_after: u32,
-    /// Why it may not run yet. It has its subscription then and takes nothing, until [`Router::release`].
+    /// Why its chain is not there yet. It has its subscription then and takes nothing, until [`Router::replace_chain`] and
+    /// [`Router::release`].
     ///
+    /// [`Router::replace_chain`]: crate::Router::replace_chain
     /// [`Router::release`]: crate::Router::release
     pub held: Option<String>,
 }
@@ -151,6 +153,17 @@ pub enum RouteError {
         /// How many chains came.
         given: usize,
     },
+    /// It cannot run before it has its chain.
+    #[error("route {route:?} lacks its plugins: {reason}")]
+    LacksChain {
+        /// The route.
+        route: String,
+        /// Why they are not there.
+        reason: String,
+    },
+    /// Its name is that of a route of the other kind.
+    #[error("route {0:?} does not run as messages are published; remove it and add it to change that")]
+    NotInline(String),
     /// A bug of the router's stopped it, or the router itself stops.
     #[error("route {0:?} has stopped; remove it and add it again")]
     Stopped(String),

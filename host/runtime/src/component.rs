@@ -98,7 +98,11 @@ pub enum ConfigureError {
         what: String,
     },
     /// More memory than the runtime can grant.
-    #[error("a memory limit of {} for plugin `{plugin}`; the router grants at most {}", Size(*.asked), Size(*.most))]
+    #[error(
+        "a memory limit of {} for plugin `{plugin}` (`plugin.{plugin}.memory`); the router grants at most {}: the largest of \
+         these as it starts counts",
+        Size(*.asked), Size(*.most)
+    )]
     MemoryLimit {
         /// Its name.
         plugin: String,

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 
 use wasmtime::{PoolConcurrencyLimitError, Trap, WasmBacktrace};
 
-use crate::host::{Host, Misuse, Refused, Said, TABLE_ELEMENTS_MAX};
+use crate::host::{HANDLES_MAX, Host, Misuse, Refused, Said, TABLE_ELEMENTS_MAX};
 use crate::plugin::{Fault, FaultKind};
 use crate::text::{Line, Size, start};
 
@@ -81,7 +81,10 @@ fn trapped(trap: Trap) -> (FaultKind, String) {
 /// An error without a trap: the engine refused what the guest handed over.
 fn handed_over(error: &wasmtime::Error) -> (FaultKind, String) {
     let text = error.root_cause().to_string();
-    // The engine has no public type for this one; its version is pinned, and a test looks for it.
+    // The engine has no public types for these; its version is pinned, and tests look for them.
+    if text.contains("store handle limit exceeded") {
+        return (FaultKind::Memory, format!("limit of {HANDLES_MAX} handles of resources reached"));
+    }
     let too_much = text.contains("fuel allocated for hostcalls has been exhausted");
     let kind = if too_much { FaultKind::Output } else { FaultKind::Abi };
     let what = if too_much { "too much was handed over in one call" } else { "what was handed over breaks its type" };

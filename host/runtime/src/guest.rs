@@ -9,7 +9,7 @@ use wasmtime::Store;
 
 use crate::bindings;
 use crate::component::{Component, Isolation, Recycle, Use};
-use crate::host::{Host, Identity, SEED_MAX};
+use crate::host::{HANDLES_MAX, Host, Identity, SEED_MAX};
 use crate::logs::{LogSink, unix_ms};
 use crate::plugin::{Digest, Fault, FaultKind, Hand, Limits, Plugin, Usage, Verdict};
 use crate::slots::Permit;
@@ -200,6 +200,7 @@ impl Instance {
         let host = Host::new(Arc::clone(identity), limits, now_ms, start.seed);
         let mut store = Store::new(runtime.engine(), host);
         store.limiter(|host| &mut host.memory);
+        store.set_max_component_handles(HANDLES_MAX);
         store.set_hostcall_fuel(limits.output_bytes.saturating_mul(2).saturating_add(CROSSING_EXTRA_BYTES));
         let deadline_ticks = ticks(limits.deadline, runtime.config().tick);
         store.set_epoch_deadline(deadline_ticks);

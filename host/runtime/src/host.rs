@@ -21,7 +21,7 @@ use crate::plugin::{Fault, FaultKind, Hand, Limits, Verdict};
 use crate::text::{Line, Size, cut, start};
 
 pub(crate) use log::Said;
-pub(crate) use memory::{Memory, Refused, TABLE_ELEMENTS_MAX, TABLES_MAX};
+pub(crate) use memory::{HANDLES_MAX, Memory, Refused, TABLE_ELEMENTS_MAX, TABLES_MAX};
 
 /// Seeds, and every other u64 of the contract, are below this.
 pub(crate) const SEED_MAX: u64 = 1 << 53;

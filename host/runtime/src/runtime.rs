@@ -180,25 +180,34 @@ impl Runtime {
         self.0.rings.read(plugin, route, after)
     }
 
-    /// Whether there is room for so many more instances of a plugin, each with its memories. It is not kept for them.
+    /// Whether there is room for so many more chains of these plugins, each use with an instance and its memories. It is
+    /// not kept for them.
     ///
     /// # Errors
     ///
     /// [`Room`] says what is to be raised.
-    pub fn room_for(&self, component: &Component, uses: u32) -> Result<(), Room> {
-        let (total, free, one) = (self.0.places.total(), self.0.places.free(), component.slots());
-        let wanted = |each: u32| each.saturating_mul(uses);
+    pub fn room_for(&self, chain: &[Component], chains: u32) -> Result<(), Room> {
+        let (total, free) = (self.0.places.total(), self.0.places.free());
+        let wanted = |each: fn(&Slots) -> u32| {
+            let one = chain.iter().fold(0_u32, |sum, component| sum.saturating_add(each(&component.slots())));
+            one.saturating_mul(chains)
+        };
         let room = |setting, what, needed: u32, free: u32, total: u32| match needed <= free {
             true => Ok(()),
             false => {
                 let at_least = u64::from(total) + u64::from(needed - free);
-                Err(Room { plugin: component.name().into(), uses, what, setting, needed, free, total, at_least })
+                let mut plugins: Vec<String> =
+                    chain.iter().map(|component| format!("`{}`", component.name())).collect();
+                plugins.dedup();
+                let plugins = plugins.join(", ");
+                Err(Room { plugins, chains, what, setting, needed, free, total, at_least })
             }
         };
-        room("plugins.instances", "instances", wanted(one.instances), free.instances, total.instances)?;
-        room("plugins.memories", "linear memories", wanted(one.memories), free.memories, total.memories)?;
+        let (instances, memories) = (wanted(|slots| slots.instances), wanted(|slots| slots.memories));
+        room("plugins.instances", "instances", instances, free.instances, total.instances)?;
+        room("plugins.memories", "linear memories", memories, free.memories, total.memories)?;
         // Tables come with the instances.
-        let tables = wanted(one.tables).div_ceil(TABLES_PER_INSTANCE);
+        let tables = wanted(|slots| slots.tables).div_ceil(TABLES_PER_INSTANCE);
         let free_tables = free.tables / TABLES_PER_INSTANCE;
         room("plugins.instances", "instances' tables", tables, free_tables, total.instances)
     }
@@ -283,14 +292,14 @@ fn deserialize(engine: &Engine, code: &Sealed) -> wasmtime::Result<wasmtime::com
 /// Too little room in the pool of instances.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no room for {uses} more of plugin `{plugin}`: {needed} {what} are needed, {free} of {total} are free; set `{setting}` \
-     to at least {at_least}"
+    "no room for {chains} more of {plugins}: {needed} {what} are needed, {free} of {total} are free; set `{setting}` to at \
+     least {at_least}"
 )]
 pub struct Room {
-    /// Its name.
-    pub plugin: String,
-    /// How many uses were asked for.
-    pub uses: u32,
+    /// Their names.
+    pub plugins: String,
+    /// How many chains of them were asked for.
+    pub chains: u32,
     /// Of what there is too little.
     pub what: &'static str,
     /// The key of the configuration that says how many there are.

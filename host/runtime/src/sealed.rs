@@ -114,6 +114,11 @@ impl Sealed {
         &self.digest
     }
 
+    /// What [`Sealed::seal`] made, to keep it.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(crate) fn facts(&self) -> &Facts {
         &self.facts
     }

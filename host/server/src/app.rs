@@ -15,7 +15,8 @@ use crate::access::Access;
 use crate::config::{self, Config, QueueConfig, RouteConfig, Source};
 use crate::listener::{self, Listener};
 use crate::live::Live;
-use crate::plugins::{Chains, Plugins, Prepared, figures, watch};
+use crate::pause;
+use crate::plugins::{Chains, Holds, Plugins, Prepared, figures, watch};
 use crate::services::Services;
 
 /// Of the grace, what is kept after the sessions for plugins to finish what they have in hand.
@@ -61,8 +62,9 @@ impl App {
         let router = Router::start(store.clone(), config.plugins.workers).context("cannot start plugin workers")?;
         router.trace().configure(config.trace.mode, config.trace.memory_bytes);
         for route in &config.routes {
-            add(&router, plugins.route(&config, route).await?).await?;
+            add(&router, plugins.route(&config, route, Holds::Wrong).await?).await?;
         }
+        pause::restore(&store, &router).await?;
         plugins.take_in_all(&config).await;
         let services = Arc::new(Services::new(store, router, plugins, live, access));
         Ok(Self { listener, services, watch: config.plugins.watch.clone(), grace: config.listen.grace })
@@ -121,6 +123,16 @@ pub(crate) async fn add(router: &Router, settings: Settings) -> Result<(), Route
     match settings {
         Settings::Queue(settings) => router.add(*settings).await,
         Settings::Inline(settings) => router.add_inline(*settings),
+    }
+}
+
+impl Settings {
+    /// Why the route is held, where it is.
+    pub(crate) fn held(&self) -> Option<&str> {
+        match self {
+            Self::Queue(settings) => settings.held.as_deref(),
+            Self::Inline(settings) => settings.held.as_deref(),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use quipu_runtime::Isolation;
 use serde::Deserialize;
 
 pub(crate) use definitions::{Composed, Definition, DefinitionError, Kind, read_toml};
-pub(crate) use diff::{Change, Difference, diff};
+pub(crate) use diff::{Change, Difference, changes, diff};
 pub(crate) use limits::LimitsConfig;
 pub(crate) use problem::Problem;
 use quipu_router::{OnBroken, Template, TraceMode};

@@ -32,7 +32,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::LimitsConfig;
 use crate::services::Services;
-pub(crate) use admin::{CALLS_MAX, Longer};
+pub(crate) use admin::{CALLS_MAX, Longer, Parts};
 pub(crate) use frames::READ_BYTES;
 pub(crate) use ingest::Ingest;
 pub(crate) use publisher::{Names, WINDOW_MESSAGES};

@@ -9,15 +9,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use quipu_queue::{DefineQueueError, RecordError, StoreFailed};
+use quipu_queue::{DefineQueueError, RecordError, RemoveQueueError, StoreFailed};
 use quipu_router::{ChainSettings, InlineSettings, OnError, PluginInfo, RouteError, RouteSettings, Swapped};
 use serde::Serialize;
 
 use crate::app::{Settings, add, settings_of};
 use crate::config::{
-    Change, Composed, Config, ConfigError, Definition, DefinitionError, Difference, Kind, RouteConfig, diff,
+    Change, Composed, Config, ConfigError, Definition, DefinitionError, Difference, Kind, RouteConfig, changes, diff,
 };
 use crate::nearest::did_you_mean;
+use crate::pause;
+use crate::plugins::Holds;
 use crate::services::Services;
 use crate::tls::TlsError;
 
@@ -88,6 +90,8 @@ pub(crate) enum LiveError {
     NoFile,
     #[error("{0:#}")]
     Prepare(anyhow::Error),
+    #[error(transparent)]
+    Remove(#[from] RemoveQueueError),
     #[error("queue {queue:?}: {source}")]
     Queue { queue: String, source: DefineQueueError },
     #[error(transparent)]
@@ -136,10 +140,10 @@ impl Live {
     /// # Errors
     ///
     /// [`LiveError`].
-    pub(crate) async fn diff(&self) -> Result<Vec<Difference>, LiveError> {
+    pub(crate) async fn diff(&self, services: &Services) -> Result<Vec<Difference>, LiveError> {
         let running = self.running();
         let composed = self.compose(running.definitions.clone()).await?;
-        Ok(diff(&running.config, &composed.config))
+        Ok(differences(&running.config, &composed.config, services).await)
     }
 
     /// Reads the file again and makes the router what it says.
@@ -150,7 +154,7 @@ impl Live {
     pub(crate) async fn reload(&self, services: &Arc<Services>) -> Result<Applied, LiveError> {
         let _one = self.changing.lock().await;
         let definitions = self.running().definitions.clone();
-        self.become_with(definitions, services).await
+        self.become_with(definitions, None, services).await
     }
 
     /// Makes or changes a queue or route that is not the file's. `is_new`: whether it must not be there yet, or must be.
@@ -180,7 +184,31 @@ impl Live {
             None if definitions.len() >= DEFINITIONS_MAX => return Err(LiveError::TooMany),
             None => definitions.push(definition),
         }
-        self.become_with(definitions, services).await
+        self.become_with(definitions, None, services).await
+    }
+
+    /// Removes a queue that is not the file's: with its messages, or only where it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`LiveError`]; nothing is changed then.
+    pub(crate) async fn remove_queue(
+        &self,
+        name: &str,
+        with_messages: bool,
+        services: &Arc<Services>,
+    ) -> Result<Applied, LiveError> {
+        let _one = self.changing.lock().await;
+        let running = self.running();
+        let removal = Removal { name: name.to_owned(), with_messages };
+        let Some(at) = running.find(Kind::Queue, name)? else {
+            // One that the file no longer has is nobody's.
+            removal.make(services).await?;
+            return Ok(Applied::default());
+        };
+        let mut definitions = running.definitions.clone();
+        definitions.remove(at);
+        self.become_with(definitions, Some(removal), services).await
     }
 
     /// Forgets a queue or route that is not the file's. Its messages and its subscription are another matter.
@@ -194,7 +222,7 @@ impl Live {
         let at = running.find(kind, name)?.ok_or_else(|| running.unknown(kind, name))?;
         let mut definitions = running.definitions.clone();
         definitions.remove(at);
-        self.become_with(definitions, services).await
+        self.become_with(definitions, None, services).await
     }
 
     /// Keeps the configuration as it is until this is dropped: for who changes routes by it.
@@ -211,14 +239,19 @@ impl Live {
         Ok(tokio::task::spawn_blocking(move || Config::load_with(&file, &definitions)).await??)
     }
 
-    /// Becomes what the file says with these definitions.
-    async fn become_with(&self, definitions: Vec<Definition>, services: &Arc<Services>) -> Result<Applied, LiveError> {
+    /// Becomes what the file says with these definitions, without a queue that goes.
+    async fn become_with(
+        &self,
+        definitions: Vec<Definition>,
+        removal: Option<Removal>,
+        services: &Arc<Services>,
+    ) -> Result<Applied, LiveError> {
         let Composed { config, taken_over } = self.compose(definitions.clone()).await?;
         let is_own = |d: &Definition| !taken_over.iter().any(|(kind, name)| (d.kind, &d.name) == (*kind, name));
         let definitions: Vec<Definition> = definitions.into_iter().filter(is_own).collect();
         let (running, config) = (self.running(), Arc::new(config));
-        let differences = diff(&running.config, &config);
-        let step = Step { before: running.config.clone(), after: config.clone(), services: services.clone() };
+        let differences = differences(&running.config, &config, services).await;
+        let step = Step { before: running.config.clone(), after: config.clone(), removal, services: services.clone() };
         let records = changed_records(&running.definitions, &definitions);
         let mut applied = step.make(differences, records).await?;
         applied.notes.extend(taken_over.iter().map(|(kind, name)| format!("{kind} {name} is the file's now")));
@@ -281,10 +314,36 @@ impl RouteSwap {
     }
 }
 
+/// What differs between two configurations, and between files of plugins and what is served of them.
+async fn differences(before: &Config, after: &Config, services: &Services) -> Vec<Difference> {
+    let mut found = diff(before, after);
+    for (route, text) in services.plugins.changed_files(after, &services.router.routes()).await {
+        changes(&mut found, &route, vec![text]);
+    }
+    found
+}
+
+/// A queue that goes.
+struct Removal {
+    name: String,
+    with_messages: bool,
+}
+
+impl Removal {
+    async fn make(&self, services: &Services) -> Result<(), LiveError> {
+        match self.with_messages {
+            true => services.store.remove_queue(&self.name).await?.map_err(RemoveQueueError::from)?,
+            false => services.store.remove_empty_queue(&self.name).await??,
+        }
+        Ok(())
+    }
+}
+
 /// From one configuration to another.
 struct Step {
     before: Arc<Config>,
     after: Arc<Config>,
+    removal: Option<Removal>,
     services: Arc<Services>,
 }
 
@@ -316,6 +375,12 @@ impl Step {
         let shown = tokio::task::spawn_blocking(move || access.prepare(&after)).await??;
         let routes = self.prepare(&differences).await?;
         self.define_queues(&differences).await?;
+        if let Some(removal) = &self.removal
+            && let Err(e) = removal.make(&self.services).await
+        {
+            self.undo_queues().await;
+            return Err(e);
+        }
         if !records.is_empty()
             && let Err(e) = self.services.store.set_records(records).await?
         {
@@ -331,7 +396,7 @@ impl Step {
         for route in routes {
             // Nothing of the configuration can fail any more. What still can is a route that stopped by itself.
             match route {
-                Becomes::Chain(name, chain, held) => swaps.extend(self.change(&name, *chain, held).await?),
+                Becomes::Chain(name, chain, held) => swaps.extend(self.change(&name, *chain, held, &mut notes).await?),
                 Becomes::Another(name, settings) => self.put(&name, settings, &mut notes).await?,
             }
         }
@@ -352,8 +417,11 @@ impl Step {
         };
         let mut all = Vec::new();
         for route in self.after.routes.iter().filter(is_touched) {
-            let settings = self.services.plugins.route(&self.after, route).await.map_err(LiveError::Prepare)?;
             let before = self.before.routes.iter().find(|before| before.name == route.name);
+            // One that runs does not stop because of what it is to become.
+            let runs = before.is_some() && self.services.router.lacks_chain(&route.name).is_none();
+            let holds = if runs { Holds::Nothing } else { Holds::Missing };
+            let settings = self.services.plugins.route(&self.after, route, holds).await.map_err(LiveError::Prepare)?;
             all.push(match before.filter(|before| keeps_lanes(before, route)) {
                 Some(_) => {
                     let (chain, held) = chain_of(settings);
@@ -394,10 +462,12 @@ impl Step {
         name: &str,
         chain: ChainSettings,
         held: Option<String>,
+        notes: &mut Vec<String>,
     ) -> Result<Option<RouteSwap>, LiveError> {
         let router = &self.services.router;
         if let Some(reason) = held {
-            router.hold(name, &reason).await?;
+            notes.push(is_held(name, &reason));
+            router.hold_without_chain(name, &reason).await?;
             return Ok(None);
         }
         let swapped = router.replace_chain(name, chain).await?;
@@ -408,22 +478,44 @@ impl Step {
     }
 
     async fn put(&self, name: &str, settings: Settings, notes: &mut Vec<String>) -> Result<(), LiveError> {
+        let router = &self.services.router;
         let of = |config: &Config| config.routes.iter().find(|route| route.name == name).cloned();
-        if let Some(before) = of(&self.before) {
-            self.services.router.remove(name).await?;
-            if of(&self.after).is_none_or(|after| after.source != before.source) {
-                notes.extend(kept_subscription(&before));
+        notes.extend(settings.held().map(|reason| is_held(name, reason)));
+        let Some(before) = of(&self.before) else { return Ok(add(router, settings).await?) };
+        let settings = match settings {
+            // In one step, or messages would go past it.
+            Settings::Inline(settings) if before.queue().is_none() => {
+                router.replace_inline(*settings).await?;
+                return Ok(());
             }
+            settings => settings,
+        };
+        router.remove(name).await?;
+        self.forget_pause(&before).await;
+        if of(&self.after).is_none_or(|after| after.source != before.source) {
+            notes.extend(kept_subscription(&before));
         }
-        Ok(add(&self.services.router, settings).await?)
+        Ok(add(router, settings).await?)
+    }
+
+    /// Nobody paused the next inline route of this name.
+    async fn forget_pause(&self, gone: &RouteConfig) {
+        if gone.queue().is_none()
+            && let Err(e) = pause::set(&self.services.store, &gone.name, false).await
+        {
+            tracing::error!(route = gone.name, "it is still kept that it was paused: {e:#}");
+        }
     }
 
     async fn remove(&self, gone: &Difference) -> Result<Option<String>, LiveError> {
         match gone.kind {
             "route" => {
                 self.services.router.remove(&gone.name).await?;
-                let before = self.before.routes.iter().find(|route| route.name == gone.name);
-                Ok(before.and_then(kept_subscription))
+                let Some(before) = self.before.routes.iter().find(|route| route.name == gone.name) else {
+                    return Ok(None);
+                };
+                self.forget_pause(before).await;
+                Ok(kept_subscription(before))
             }
             "queue" => Ok(Some(format!(
                 "queue {0} stays with its messages, and takes more, until `quipu queue delete {0}`",
@@ -452,6 +544,10 @@ fn chain_of(settings: Settings) -> (ChainSettings, Option<String>) {
             (ChainSettings { when, otherwise, plugins, to, on_error, on_broken, broken_after }, held)
         }
     }
+}
+
+fn is_held(route: &str, reason: &str) -> String {
+    format!("route {route} is held: {reason}")
 }
 
 fn kept_subscription(route: &RouteConfig) -> Option<String> {

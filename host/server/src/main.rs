@@ -9,6 +9,7 @@ mod listener;
 mod live;
 mod memory;
 mod nearest;
+mod pause;
 mod plugins;
 mod services;
 mod tls;

@@ -9,6 +9,7 @@ pub(crate) mod cases;
 mod compile;
 pub(crate) mod deploy;
 pub(crate) mod figures;
+pub(crate) mod metrics;
 pub(crate) mod offline;
 mod prepare;
 mod push;
@@ -29,7 +30,7 @@ use crate::config::{Config, PluginConfig, PluginUse, RouteConfig};
 pub(crate) use blobs::Blobs;
 pub(crate) use compile::{CompileLimits, Compiler};
 pub(crate) use offline::Offline;
-pub(crate) use prepare::{Chains, Prepared};
+pub(crate) use prepare::{Chains, Holds, Prepared};
 pub(crate) use push::Push;
 use store::PluginStore;
 pub(crate) use version::check_tag;
@@ -66,13 +67,13 @@ impl Plugins {
         Ok(Self { compiler, store, uploads: upload::Uploads::default(), deploying: tokio::sync::Mutex::default() })
     }
 
-    /// A route of this configuration, with instances of its plugins; or held, where one of them is not there.
+    /// A route of this configuration, with instances of its plugins; or held, for what it may be.
     ///
     /// # Errors
     ///
     /// What is wrong with the configuration and its files. Nothing that runs is changed.
-    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig) -> Result<Settings> {
-        crate::app::route_settings(route, self.prepare(config, route).await?)
+    pub(crate) async fn route(&self, config: &Config, route: &RouteConfig, holds: Holds) -> Result<Settings> {
+        crate::app::route_settings(route, self.prepare(config, route, holds).await?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use prometheus_client::registry::Registry;
 use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -10,9 +11,10 @@ use quipu_router::Router;
 
 use crate::access::Access;
 use crate::config::{Config, LimitsConfig};
-use crate::listener::{CALLS_MAX, Ingest, Longer, Names};
+use crate::listener::{CALLS_MAX, Ingest, Longer, Names, Parts};
 use crate::live::Live;
-use crate::plugins::Plugins;
+use crate::plugins::figures::Figures;
+use crate::plugins::{Plugins, metrics};
 
 /// Messages that are explained or replayed at a time; the rest waits.
 const TRIALS_MAX: usize = 2;
@@ -22,7 +24,9 @@ pub(crate) struct Services {
     /// The queues.
     pub(crate) store: Store,
     /// The routes.
-    pub(crate) router: Router,
+    pub(crate) router: Arc<Router>,
+    /// Its figures, ready to be exported.
+    pub(crate) metrics: Registry,
     /// The configuration that it runs by.
     pub(crate) live: Live,
     /// Every version of every plugin, and how routes come to another.
@@ -44,6 +48,10 @@ pub(crate) struct Services {
     pub(crate) trials: Arc<Semaphore>,
     /// Admin calls that take longer than an answer may.
     pub(crate) longer: Longer,
+    /// Answers that are larger than a frame.
+    pub(crate) parts: Parts,
+    /// Tells this run of the router from others, for those who count on from what it said before.
+    pub(crate) life: String,
 }
 
 /// So many at a time.
@@ -54,11 +62,14 @@ pub(crate) struct Places {
 
 impl Services {
     pub(crate) fn new(store: Store, router: Router, plugins: Arc<Plugins>, live: Live, access: Arc<Access>) -> Self {
-        let limits = live.config().limits.clone();
+        let (limits, router) = (live.config().limits.clone(), Arc::new(router));
+        let gathered = router.clone();
+        let metrics = metrics::registry(move || Figures::gather(&gathered));
         Self {
             live,
             store,
             router,
+            metrics,
             plugins,
             access,
             ingest: Ingest::new(limits.ingest_bytes),
@@ -69,6 +80,8 @@ impl Services {
             calls: Semaphore::new(CALLS_MAX),
             trials: Arc::new(Semaphore::new(TRIALS_MAX)),
             longer: Longer::default(),
+            parts: Parts::default(),
+            life: uuid::Uuid::now_v7().to_string(),
             limits,
         }
     }

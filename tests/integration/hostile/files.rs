@@ -58,6 +58,30 @@ pub(super) fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).expect("valid WAT")
 }
 
+/// A component that makes handles of a resource of its own, without end. The contract has none, so no core module could.
+pub(super) fn resources() -> Vec<u8> {
+    wat(r#"(component
+      (type $own (resource (rep i32)))
+      (core func $new (canon resource.new $own))
+      (core module $module
+        (import "own" "new" (func $new (param i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "configure") (result i32) (i32.const 0))
+        (func (export "process") (result i32) (loop (drop (call $new (i32.const 1))) (br 0)) (i32.const 0)))
+      (core instance $new (export "new" (func $new)))
+      (core instance $i (instantiate $module (with "own" (instance $new))))
+      (alias core export $i "memory" (core memory $memory))
+      (type $retry-after (record (field "ms" u64) (field "reason" string)))
+      (export $retry "retry-after" (type $retry-after))
+      (type $a-verdict (variant (case "forward") (case "route" (list string)) (case "drop" string)
+        (case "retry" $retry) (case "reject" string)))
+      (export $verdict "verdict" (type $a-verdict))
+      (func $configure (result (result (error string))) (canon lift (core func $i "configure") (memory $memory)))
+      (func $process (result $verdict) (canon lift (core func $i "process") (memory $memory)))
+      (instance $handler (export "configure" (func $configure)) (export "process" (func $process)))
+      (export "quipu:plugin/handler@0.1.0" (instance $handler)))"#)
+}
+
 /// Longer than any plugin, without taking the room on the disk.
 pub(super) fn endless(directory: &Path) -> PathBuf {
     let file = write("endless", directory, b"\0asm\x01\0\0\0");

@@ -122,6 +122,9 @@ pub enum Event {
     Trimmed(Offset),
     /// It goes on at this offset, and all tokens are stale. Costs as much as [`Event::Trimmed`].
     Sought(Offset),
+    /// It is shared so from now on, and begins anew at this offset; all tokens are stale. Costs as much as
+    /// [`Event::Trimmed`].
+    Shared(Mode, Offset),
     /// This message is gone, and its token is stale. Costs as much as [`Event::Trimmed`].
     Removed(Offset),
     /// Time has passed.

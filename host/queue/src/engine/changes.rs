@@ -30,6 +30,12 @@ impl Engine {
                     false => self.notify(*id, NoticeKind::Resumed, "the subscription goes on"),
                 }
             }
+            Changed::Shared(id, mode, floor) => {
+                self.fence(*id);
+                self.handle(now, *id, Event::Shared(*mode, *floor));
+                let text = format!("the subscription is {} from now on", mode.as_str());
+                self.notify(*id, NoticeKind::Moved, &text);
+            }
             Changed::Sought(id, floor) => {
                 self.fence(*id);
                 self.handle(now, *id, Event::Sought(*floor));

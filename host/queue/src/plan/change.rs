@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{OPERATION_BYTES, Plan};
 use crate::bounds::{RECORD_BYTES_MAX, RECORD_KEY_BYTES_MAX, RECORDS_BYTES};
-use crate::commit::{Durability, Offset, Operation, QueueId, SubscriptionId};
+use crate::commit::{Durability, Mode, Offset, Operation, QueueId, SubscriptionId};
 use crate::state::{Queue, Records};
 use crate::store::Start;
 
@@ -17,8 +17,9 @@ use crate::store::Start;
 pub(crate) enum Change {
     Records(Vec<(String, Option<Bytes>)>),
     RemoveSubscription { queue: String, name: String },
-    RemoveQueue { name: String },
+    RemoveQueue { name: String, with_messages: bool },
     Pause { queue: String, name: String, paused: bool },
+    Share { queue: String, name: String, mode: Mode },
     Seek { queue: String, name: String, start: Start },
     Purge { queue: String },
 }
@@ -30,6 +31,7 @@ pub(crate) enum Changed {
     Records,
     Removed(Vec<SubscriptionId>),
     Paused(SubscriptionId, bool),
+    Shared(SubscriptionId, Mode, Offset),
     Sought(SubscriptionId, Offset),
     /// So many messages are gone.
     Purged(u64),
@@ -40,6 +42,8 @@ pub(crate) enum Changed {
 pub(crate) enum ChangeError {
     Record(RecordError),
     Lookup(LookupError),
+    /// The queue has so many messages.
+    NotEmpty(u64),
 }
 
 /// Why records are not set. None of them is then.
@@ -62,6 +66,22 @@ pub enum RecordError {
     /// All of them together.
     #[error("all records together would take {0} bytes; at most {RECORDS_BYTES} are kept")]
     Full(usize),
+}
+
+/// Why a queue is not removed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveQueueError {
+    /// There is none of this name.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
+    /// Its messages would go with it.
+    #[error("queue {queue:?} has {messages} messages")]
+    NotEmpty {
+        /// The queue.
+        queue: String,
+        /// How many.
+        messages: u64,
+    },
 }
 
 /// What there is none of.
@@ -90,8 +110,13 @@ impl Plan<'_> {
                 self.push(Operation::RemoveSubscription { id }, 0, false);
                 Ok(Changed::Removed(vec![id]))
             }
-            Change::RemoveQueue { name } => {
-                let id = self.queue_named(name)?.definition.id;
+            Change::RemoveQueue { name, with_messages } => {
+                let known = self.queue_named(name)?;
+                let id = known.definition.id;
+                // Here, because no publish comes between this and the commit.
+                if known.live > 0 && !with_messages {
+                    return Err(ChangeError::NotEmpty(known.live));
+                }
                 let subscriptions = self.state.queues[&id].subscriptions.keys().copied().collect();
                 self.planned.needs_sync = true;
                 self.emptied = Some(id);
@@ -107,6 +132,17 @@ impl Plan<'_> {
                 self.planned.needs_sync = true;
                 self.push(Operation::Pause { subscription, paused }, 0, false);
                 Ok(Changed::Paused(subscription, paused))
+            }
+            Change::Share { queue, name, mode } => {
+                let (queue, subscription) = self.lookup(queue, name)?;
+                let (mode, known) = (*mode, &self.state.queues[&queue].subscriptions[&subscription]);
+                if known.mode == mode {
+                    return Ok(Changed::Nothing);
+                }
+                let floor = known.settled.floor();
+                self.planned.needs_sync = true;
+                self.push(Operation::Share { subscription, mode }, 0, false);
+                Ok(Changed::Shared(subscription, mode, floor))
             }
             Change::Seek { queue, name, start } => {
                 let (queue, subscription) = self.lookup(queue, name)?;

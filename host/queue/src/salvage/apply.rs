@@ -167,7 +167,9 @@ impl<'a> Salvager<'a> {
             Operation::Opened { .. } => !at.old,
             // What the state has of it is newer.
             Operation::Record { key, .. } => !at.old || self.position.is_none() || !self.records.contains(key),
-            Operation::RemoveSubscription { id } | Operation::Pause { subscription: id, .. } => {
+            Operation::RemoveSubscription { id }
+            | Operation::Pause { subscription: id, .. }
+            | Operation::Share { subscription: id, .. } => {
                 self.state.subscription(*id).is_some_and(|(queue, _)| !self.is_known(queue.definition.id, at))
             }
             Operation::RemoveQueue { id } => self.state.queues.contains_key(id),

@@ -32,6 +32,11 @@ impl World {
         self.note(|| format!("answer {ask}: {answer:?}"));
         match answer {
             Err(ChangeError::Record(why)) => panic!("records are not set: {why}"),
+            Err(ChangeError::NotEmpty(messages)) => {
+                let is_meant = matches!(change, Change::RemoveQueue { with_messages: false, .. });
+                assert!(is_meant && messages > 0, "{change:?}: {messages} messages");
+                self.hit("queues that are not removed with their messages");
+            }
             // Also where it was there and went with a commit before.
             Err(ChangeError::Lookup(_)) => assert!(!self.is_there(&change), "{change:?}: what it is about is there"),
             Ok(changed) => {
@@ -45,9 +50,10 @@ impl World {
     fn is_there(&self, change: &Change) -> bool {
         match change {
             Change::Records(_) => true,
-            Change::RemoveQueue { name: queue } | Change::Purge { queue } => self.model.named(queue).is_some(),
+            Change::RemoveQueue { name: queue, .. } | Change::Purge { queue } => self.model.named(queue).is_some(),
             Change::RemoveSubscription { queue, name }
             | Change::Pause { queue, name, .. }
+            | Change::Share { queue, name, .. }
             | Change::Seek { queue, name, .. } => {
                 let queue = self.model.named(queue);
                 queue.is_some_and(|(_, queue)| queue.readers.values().any(|reader| reader.name == *name))
@@ -58,6 +64,8 @@ impl World {
     fn take_change(&mut self, change: &Change, changed: &Changed) {
         match changed {
             Changed::Nothing | Changed::Records => {}
+            // Not asked for here: what consumers may see of an order depends on it.
+            Changed::Shared(id, ..) => self.fence(*id),
             Changed::Paused(..) => self.hit("subscriptions that are paused or go on"),
             Changed::Purged(_) => self.hit("queues that are purged"),
             Changed::Sought(id, _) => {

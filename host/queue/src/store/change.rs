@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Start, Store, StoreFailed, SubscribeError, ask};
 use crate::commit::{Mode, Offset};
-use crate::plan::{Change, ChangeError, Changed, LookupError, RecordError};
+use crate::plan::{Change, ChangeError, Changed, LookupError, RecordError, RemoveQueueError};
 use crate::request::{Request, Subscribe};
 
 impl Store {
@@ -68,7 +68,23 @@ impl Store {
     ///
     /// [`StoreFailed`]; within, [`LookupError`].
     pub async fn remove_queue(&self, name: &str) -> Result<Result<(), LookupError>, StoreFailed> {
-        Ok(looked_up(self.change(Change::RemoveQueue { name: name.to_owned() }).await?).map(drop))
+        let change = Change::RemoveQueue { name: name.to_owned(), with_messages: true };
+        Ok(looked_up(self.change(change).await?).map(drop))
+    }
+
+    /// As [`remove_queue`](Self::remove_queue), but only where the queue has no messages: none that was acknowledged
+    /// before is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailed`]; within, [`RemoveQueueError`].
+    pub async fn remove_empty_queue(&self, name: &str) -> Result<Result<(), RemoveQueueError>, StoreFailed> {
+        let queue = name.to_owned();
+        let change = Change::RemoveQueue { name: queue.clone(), with_messages: false };
+        Ok(match self.change(change).await? {
+            Err(ChangeError::NotEmpty(messages)) => Err(RemoveQueueError::NotEmpty { queue, messages }),
+            changed => looked_up(changed).map(drop).map_err(RemoveQueueError::from),
+        })
     }
 
     /// Lets a subscription stand still or go on; its consumers are told. What is in flight may be settled meanwhile. It
@@ -85,6 +101,17 @@ impl Store {
     ) -> Result<Result<(), LookupError>, StoreFailed> {
         let (queue, name) = (queue.to_owned(), name.to_owned());
         Ok(looked_up(self.change(Change::Pause { queue, name, paused }).await?).map(drop))
+    }
+
+    /// Has the consumers of a subscription share it in another way; they are told. What they have in hand is stale, and
+    /// comes again. Whoever subscribes from now on must ask for it so.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreFailed`]; within, [`LookupError`].
+    pub async fn set_mode(&self, queue: &str, name: &str, mode: Mode) -> Result<Result<(), LookupError>, StoreFailed> {
+        let (queue, name) = (queue.to_owned(), name.to_owned());
+        Ok(looked_up(self.change(Change::Share { queue, name, mode }).await?).map(drop))
     }
 
     /// Lets a subscription go on elsewhere: at the offset that this answers with. What it has in hand is stale, and failed
@@ -124,11 +151,12 @@ impl Store {
     }
 }
 
-/// Records are the only thing to fail otherwise.
+/// Records, and queues that are to be empty, are the only things to fail otherwise.
 fn looked_up(changed: Result<Changed, ChangeError>) -> Result<Changed, LookupError> {
     match changed {
         Ok(changed) => Ok(changed),
         Err(ChangeError::Lookup(why)) => Err(why),
         Err(ChangeError::Record(why)) => Err(LookupError::Queue(why.to_string())),
+        Err(ChangeError::NotEmpty(messages)) => Err(LookupError::Queue(format!("with {messages} messages"))),
     }
 }

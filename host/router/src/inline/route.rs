@@ -12,7 +12,7 @@ use super::lane::{InlineLane, Made};
 use super::{Admitted, InlineSettings, RETRY_LATER_MS, Refusal};
 use crate::breaker::{Breaker, Broke};
 use crate::lane::LaneInfo;
-use crate::route::{Standing, breaker, lock, servings};
+use crate::route::{Held, Standing, breaker, lock, servings};
 use crate::settings::{ChainSettings, RouteError, Swapped};
 use crate::stats::{RouteInfo, add_all};
 use crate::told::Told;
@@ -61,7 +61,7 @@ impl InlineRoute {
             stands_still: AtomicBool::new(held.is_some()),
             breaker: Mutex::new(breaker.clone()),
             serving: Mutex::new(serving),
-            standing: Mutex::new(Standing { held, ..Standing::default() }),
+            standing: Mutex::new(Standing { held: held.map(Held::without_chain), ..Standing::default() }),
             info,
             told: told.clone(),
             control: tokio::sync::Mutex::default(),
@@ -77,15 +77,19 @@ impl InlineRoute {
         self.on.iter().any(|pattern| pattern.matches(subject))
     }
 
-    /// Makes its one attempt at each of these, in order, or at as many as outputs are not too much of.
-    pub(super) async fn ask(&self, messages: Vec<Message>) -> Vec<Admitted> {
-        let count = messages.len();
-        if !self.stands_still.load(Ordering::Acquire)
-            && let Some(lane) = self.lanes.iter().min_by_key(|lane| lane.waiting())
-            && let Ok(made) = lane.ask(messages).await
-        {
-            return made;
+    /// Makes its one attempt at each of these, in order, or at as many as outputs are not too much of. None where it has
+    /// ended: another may have its place.
+    pub(super) async fn ask(&self, messages: Vec<Message>) -> Option<Vec<Admitted>> {
+        if self.stands_still.load(Ordering::Acquire) {
+            let has_ended = lock(&self.standing).stopping;
+            return (!has_ended).then(|| self.refuse(messages.len()));
         }
+        let lane = self.lanes.iter().min_by_key(|lane| lane.waiting())?;
+        lane.ask(messages).await.ok()
+    }
+
+    /// Has publishers try again later, so many times.
+    pub(super) fn refuse(&self, count: usize) -> Vec<Admitted> {
         let reason = self.why_not().unwrap_or_else(|| "it stops".into());
         let refusal = Refusal::RetryLater { route: self.name.clone(), ms: RETRY_LATER_MS, reason };
         let refused: Vec<Admitted> = (0..count).map(|_| Err(refusal.clone())).collect();
@@ -169,24 +173,46 @@ impl InlineRoute {
         Ok(Swapped { offset: Offset(0), drained: 0, took: begun.elapsed(), before, serving, served })
     }
 
-    pub(crate) async fn hold(&self, reason: &str) {
+    pub(crate) async fn hold(&self, held: Held) {
         let _turn = self.control.lock().await;
-        lock(&self.standing).held = Some(reason.to_owned());
+        tracing::warn!(route = self.name, reason = held.reason, "a route is held");
+        lock(&self.standing).hold(held);
         self.stands_still.store(true, Ordering::Release);
-        tracing::warn!(route = self.name, reason, "a route is held");
         self.idle().await;
     }
 
-    pub(crate) async fn release(&self) {
+    pub(crate) async fn release(&self) -> Result<(), RouteError> {
         let _turn = self.control.lock().await;
+        if let Some(reason) = self.lacks_chain() {
+            return Err(RouteError::LacksChain { route: self.name.clone(), reason });
+        }
         lock(&self.breaker).reset();
         self.mend(true);
+        Ok(())
+    }
+
+    /// Why its chain is not there, where it is not.
+    pub(crate) fn lacks_chain(&self) -> Option<String> {
+        lock(&self.standing).lacks().map(str::to_owned)
+    }
+
+    /// Has publishers try again later, or no longer.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        let mut standing = lock(&self.standing);
+        standing.paused = paused;
+        self.follow(&standing);
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        lock(&self.standing).paused
     }
 
     /// Nothing comes any more: until all that came is through.
     pub(crate) async fn end(&self) {
         let _turn = self.control.lock().await;
         lock(&self.standing).stopping = true;
+        // Who comes late goes to the one that has its place.
+        self.stands_still.store(true, Ordering::Release);
         self.idle().await;
         self.close();
     }
@@ -207,10 +233,17 @@ impl InlineRoute {
     fn mend(&self, release: bool) {
         let mut standing = lock(&self.standing);
         standing.broken = None;
+        standing.has_chain();
         if release {
             standing.held = None;
         }
-        let stands_still = standing.held.is_some() || standing.stopping;
+        self.follow(&standing);
+    }
+
+    /// Stands still as this says.
+    fn follow(&self, standing: &Standing) {
+        let is_broken = standing.broken.is_some() && lock(&self.breaker).stands_still();
+        let stands_still = standing.held.is_some() || standing.stopping || standing.paused || is_broken;
         self.stands_still.store(stands_still, Ordering::Release);
     }
 

@@ -20,9 +20,29 @@ use crate::settings::{ChainSettings, RouteError, Swapped};
 pub(crate) struct Standing {
     pub(crate) failed: bool,
     pub(crate) stopping: bool,
-    pub(crate) held: Option<String>,
+    pub(crate) held: Option<Held>,
     pub(crate) broken: Option<String>,
     pub(crate) paused: bool,
+}
+
+/// Why a route is held.
+#[derive(Debug, Clone)]
+pub(crate) struct Held {
+    pub(crate) reason: String,
+    /// Its chain is not the one that it is to have: only another chain helps.
+    pub(crate) lacks_chain: bool,
+}
+
+impl Held {
+    /// Until it is released.
+    pub(crate) fn by(reason: String) -> Self {
+        Self { reason, lacks_chain: false }
+    }
+
+    /// Until its chain is there.
+    pub(crate) fn without_chain(reason: String) -> Self {
+        Self { reason, lacks_chain: true }
+    }
 }
 
 impl Standing {
@@ -31,10 +51,28 @@ impl Standing {
         match self {
             Self { failed: true, .. } => ("failed", Some("a bug of the router's; its log says more".into())),
             Self { stopping: true, .. } => ("stopping", None),
-            Self { held: Some(reason), .. } => ("held", Some(reason.clone())),
+            Self { held: Some(held), .. } => ("held", Some(held.reason.clone())),
             Self { broken: Some(reason), .. } => ("broken", Some(reason.clone())),
             Self { paused: true, .. } => ("paused", None),
             _ => ("running", None),
+        }
+    }
+
+    /// Why its chain is not there, where it is not.
+    pub(crate) fn lacks(&self) -> Option<&str> {
+        self.held.as_ref().filter(|held| held.lacks_chain).map(|held| held.reason.as_str())
+    }
+
+    /// Holds it, or says another reason. What lacks its chain goes on lacking it.
+    pub(crate) fn hold(&mut self, held: Held) {
+        let lacks_chain = held.lacks_chain || self.lacks().is_some();
+        self.held = Some(Held { lacks_chain, ..held });
+    }
+
+    /// Its chain is there: it is held until it is released, and no longer than that.
+    pub(crate) fn has_chain(&mut self) {
+        if let Some(held) = &mut self.held {
+            held.lacks_chain = false;
         }
     }
 }
@@ -66,6 +104,7 @@ impl Route {
         let is_held = {
             let mut standing = lock(&self.standing);
             standing.broken = None;
+            standing.has_chain();
             standing.held.is_some()
         };
         if !is_held && !self.is_taking() {
@@ -74,11 +113,10 @@ impl Route {
         Ok(swapped(Offset(self.floor.load(Ordering::Acquire)), passed, begun))
     }
 
-    pub(crate) async fn hold(self: &Arc<Self>, reason: &str) -> Result<(), RouteError> {
-        let reason = reason.to_owned();
+    pub(crate) async fn hold(self: &Arc<Self>, held: Held) -> Result<(), RouteError> {
         let hold = |route: Arc<Self>| async move {
-            tracing::warn!(route = route.name, reason, "a route is held");
-            lock(&route.standing).held = Some(reason);
+            tracing::warn!(route = route.name, reason = held.reason, "a route is held");
+            lock(&route.standing).hold(held);
             route.stand_still().await;
             Ok(())
         };
@@ -89,7 +127,11 @@ impl Route {
         let release = |route: Arc<Self>| async move {
             let was = {
                 let mut standing = lock(&route.standing);
-                standing.held.take().or(standing.broken.take())
+                if let Some(reason) = standing.lacks() {
+                    return Err(RouteError::LacksChain { route: route.name.clone(), reason: reason.to_owned() });
+                }
+                let broken = standing.broken.take();
+                standing.held.take().map(|held| held.reason).or(broken)
             };
             lock(&route.breaker).reset();
             if !route.is_taking() {
@@ -125,7 +167,7 @@ impl Route {
     pub(super) fn lost(&self, why: String) {
         tracing::warn!(route = self.name, why, "a route is held");
         self.taking.store(false, Ordering::Release);
-        lock(&self.standing).held = Some(why);
+        lock(&self.standing).hold(Held::by(why));
     }
 
     pub(crate) fn set_paused(&self, paused: bool) {
@@ -193,7 +235,7 @@ impl Route {
     async fn go_on(self: &Arc<Self>) -> Result<(), RouteError> {
         self.stand_still().await;
         self.take_seat().await.map_err(|source| {
-            lock(&self.standing).held = Some(source.to_string());
+            lock(&self.standing).hold(Held::by(source.to_string()));
             RouteError::Subscribe { route: self.name.clone(), source }
         })
     }

@@ -177,6 +177,14 @@ async fn a_held_route_has_its_subscription_and_takes_nothing_until_it_is_release
     assert_eq!((info.state, info.state_reason.as_deref()), ("held", Some("plugin `version` is missing")));
     let subscription = node.info("in").await.subscriptions.remove(0);
     assert_eq!((subscription.name.as_str(), subscription.consumers, subscription.waiting), ("route:r", 0, 5));
+    // It would run without it.
+    let refused = node.router.release("r").await.expect_err("no chain");
+    assert_eq!(refused.to_string(), "route \"r\" lacks its plugins: plugin `version` is missing");
+    node.router.hold_without_chain("r", "it still is").await.expect("held");
+    assert_eq!(node.router.lacks_chain("r").as_deref(), Some("it still is"));
+    node.router.hold("r", "plugin `version` is missing").await.expect("held");
+    assert!(matches!(node.router.release("r").await, Err(RouteError::LacksChain { .. })), "another reason, no chain");
+    assert_eq!((node.route("r").state, node.info("in").await.messages), ("held", 5));
     // It stays held with a new chain.
     node.router.replace_chain("r", chain(1, 1)).await.expect("a swap");
     assert_eq!((node.route("r").state, node.info("in").await.messages), ("held", 5));

@@ -1,7 +1,7 @@
 //! Inline routes: what they make of messages before anything is stored, and what they tell publishers.
 
 use quipu_queue::{Output, Target};
-use quipu_router::{Admission, Admitted, ChainSettings, InlineSettings, OnBroken, Refusal};
+use quipu_router::{Admission, Admitted, ChainSettings, Inline, InlineSettings, OnBroken, Refusal};
 
 use super::*;
 
@@ -34,8 +34,12 @@ fn subjects(outputs: &[Output]) -> Vec<&str> {
     outputs.iter().map(|Output { target: Target::Subject(subject), .. }| subject.as_str()).collect()
 }
 
+async fn admit(inline_routes: &Inline, messages: Vec<Message>) -> Vec<Admitted> {
+    inline_routes.ask(messages).next(inline_routes).await
+}
+
 async fn admit_one(node: &Node, id: &str) -> Admitted {
-    node.router.inline().ask(vec![message(id)]).next().await.remove(0)
+    admit(&node.router.inline(), vec![message(id)]).await.remove(0)
 }
 
 #[tokio::test]
@@ -51,7 +55,7 @@ async fn each_verdict_has_its_outputs_or_its_answer() {
         .expect("a route");
     assert!(inline_routes.is_for(&subject("in.x")) && !inline_routes.is_for(&subject("in.x.y")));
     let ids = ["plain", "drop", "reject", "later", "sometime", "fault", "route", "not-for-it"];
-    let mut admitted = inline_routes.ask(ids.map(message).to_vec()).next().await.into_iter();
+    let mut admitted = admit(&inline_routes, ids.map(message).to_vec()).await.into_iter();
     let mut next = || admitted.next().expect("one for each");
     let Ok(Admission { outputs, taken: true, dropped: false }) = next() else { panic!("forward") };
     assert_eq!((subjects(&outputs), &outputs[0].payload), (vec!["out.x"], &None));
@@ -96,7 +100,7 @@ async fn what_one_route_refuses_is_refused_and_what_none_wants_is_not_taken() {
     assert!(matches!(admit_one(&node, "two").await, Err(Refusal::Reject { route, .. }) if route == "b"));
     let mut other = message("m");
     other.subject = subject("other");
-    let admitted = node.router.inline().ask(vec![other]).next().await.remove(0).expect("admitted");
+    let admitted = admit(&node.router.inline(), vec![other]).await.remove(0).expect("admitted");
     assert!(!admitted.taken && admitted.outputs.is_empty());
     let taken = node.router.add_inline(inline("a", "x", vec![Vec::new()]));
     assert!(matches!(taken, Err(RouteError::Exists(name)) if name == "a"));
@@ -118,6 +122,8 @@ async fn one_that_may_not_run_has_publishers_try_again_later() {
         other => panic!("{other:?}"),
     };
     assert_eq!(later(admit_one(&node, "m").await), "held: plugin `act` is missing");
+    assert!(matches!(node.router.release("r").await, Err(RouteError::LacksChain { .. })), "it would run without it");
+    assert_eq!(later(admit_one(&node, "m").await), "held: plugin `act` is missing");
     let broken = ChainSettings { broken_after: 2, ..ChainSettings::new(vec![vec![act()]]) };
     node.router.replace_chain("r", broken).await.expect("a swap");
     assert_eq!(later(admit_one(&node, "m").await), "held: plugin `act` is missing");
@@ -129,16 +135,27 @@ async fn one_that_may_not_run_has_publishers_try_again_later() {
         message.payload = "fault".into();
         message
     };
-    let mut admitted = inline_routes.ask(vec![fault("1"), fault("1"), fault("2"), message("m")]).next().await;
+    let mut admitted = admit(&inline_routes, vec![fault("1"), fault("1"), fault("2"), message("m")]).await;
     assert!(admitted[..3].iter().all(|one| matches!(one, Err(Refusal::Failed { .. }))));
     assert!(later(admitted.remove(3)).starts_with("broken: plugin 1 (act@"), "the same batch");
     assert!(later(admit_one(&node, "m").await).starts_with("broken: plugin 1 (act@"));
     assert_eq!(node.route("r").state, "broken");
+    node.router.release("r").await.expect("released");
+    assert!(admit_one(&node, "m").await.is_ok(), "it is tried again");
+    node.router.set_paused("r", true).expect("a route");
+    assert_eq!((later(admit_one(&node, "m").await).as_str(), node.route("r").state), ("paused", "paused"));
+    node.router.release("r").await.expect("released");
+    assert_eq!(later(admit_one(&node, "m").await), "paused", "that is another matter");
+    node.router.replace_inline(inline("r", "in.*", vec![vec![act()], vec![act()]])).await.expect("replaced");
+    assert_eq!((later(admit_one(&node, "m").await).as_str(), node.route("r").parallel), ("paused", 2));
+    node.router.set_paused("r", false).expect("a route");
+    assert!(admit_one(&node, "m").await.is_ok());
+    node.router.replace_inline(inline("r", "in.*", vec![vec![act()]])).await.expect("replaced");
     let bypass =
         ChainSettings { broken_after: 1, on_broken: OnBroken::Bypass, ..ChainSettings::new(vec![vec![act()]]) };
     let swapped = node.router.replace_chain("r", bypass).await.expect("a swap");
-    assert_eq!((swapped.served[0].faults, swapped.serving), (3, vec![Digest::of(b"act")]));
-    assert!(inline_routes.ask(vec![fault("1")]).next().await[0].is_ok(), "left out");
+    assert_eq!((swapped.served[0].faults, swapped.serving), (0, vec![Digest::of(b"act")]));
+    assert!(admit(&inline_routes, vec![fault("1")]).await[0].is_ok(), "left out");
     node.router.hold("r", "to look at it").await.expect("held");
     assert_eq!(later(admit_one(&node, "m").await), "held: to look at it");
     assert_eq!(node.router.remove("r").await.expect("removed").name, "r");
@@ -175,7 +192,7 @@ async fn swaps_under_load_leave_every_message_with_one_attempt_and_its_own_answe
             let mut published = 0;
             while stop.load(Ordering::Acquire) == 0 {
                 let ids: Vec<String> = (0..50).map(|n| format!("{publisher}-{}", published + n)).collect();
-                let admitted = inline_routes.ask(ids.iter().map(|id| message(id)).collect()).next().await;
+                let admitted = admit(&inline_routes, ids.iter().map(|id| message(id)).collect()).await;
                 for (id, admitted) in ids.iter().zip(admitted) {
                     let outputs = admitted.expect("admitted").outputs;
                     let output = Message::decode(outputs[0].header.clone(), Bytes::new()).expect("a message");
@@ -201,6 +218,52 @@ async fn swaps_under_load_leave_every_message_with_one_attempt_and_its_own_answe
     node.store.stop().await.expect("a clean stop");
 }
 
+/// Every message has gone through the one or the other, in whichever lanes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_takes_the_place_of_another_and_no_message_passes_between_them() {
+    const REPLACED: usize = 60;
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = Arc::new(Node::open_with(directory.path(), 3));
+    let marks = || {
+        plugin("marks", move |hand| {
+            hand.message.headers.set("n", hand.message.id.as_str()).expect("room");
+            Ok(Verdict::Forward)
+        })
+    };
+    let lanes = |count: usize| (0..count).map(|_| vec![marks()]).collect();
+    node.router.add_inline(inline("r", "in.*", lanes(1))).expect("a route");
+    let stop = Arc::new(AtomicUsize::new(0));
+    let publish = {
+        let (inline_routes, stop) = (node.router.inline(), stop.clone());
+        async move {
+            let mut published = 0;
+            while stop.load(Ordering::Acquire) == 0 {
+                assert!(inline_routes.is_for(&subject("in.x")), "it is always there");
+                let ids: Vec<String> = (0..50).map(|n| (published + n).to_string()).collect();
+                for admitted in admit(&inline_routes, ids.iter().map(|id| message(id)).collect()).await {
+                    assert_eq!(admitted.expect("admitted").outputs.len(), 1, "through one of them");
+                }
+                published += 50;
+            }
+            published
+        }
+    };
+    let publisher = tokio::spawn(publish);
+    let mut forwarded = 0;
+    for n in 0..REPLACED {
+        let on = if n % 2 == 0 { "in.>" } else { "in.*" };
+        let before = node.router.replace_inline(inline("r", on, lanes(1 + n % 3))).await.expect("replaced");
+        forwarded += before.forwarded;
+    }
+    stop.store(1, Ordering::Release);
+    let published: u64 = publisher.await.expect("a publisher");
+    assert!(forwarded + node.route("r").forwarded >= published);
+    let unknown = node.router.replace_inline(inline("x", "in.*", lanes(1))).await;
+    assert!(matches!(unknown, Err(RouteError::NotInline(name)) if name == "x"));
+    node.stop_router().await;
+    node.store.stop().await.expect("a clean stop");
+}
+
 #[tokio::test]
 async fn outputs_without_measure_come_in_parts_and_each_message_is_tried_once() {
     let directory = tempfile::tempdir().expect("a directory");
@@ -218,7 +281,7 @@ async fn outputs_without_measure_come_in_parts_and_each_message_is_tried_once() 
         let mut asking = node.router.inline().ask((0..10).map(|n| message(&n.to_string())).collect());
         let mut parts = Vec::new();
         while !asking.is_over() {
-            parts.push(asking.next().await);
+            parts.push(asking.next(&node.router.inline()).await);
         }
         parts
     };

@@ -103,7 +103,8 @@ async fn inline_routes_are_followed_too() {
     node.router.add_inline(settings).expect("a route");
     node.router.trace().configure(TraceMode::Sampled(1), 1 << 20);
     let message = |id: &str| Message::new(MessageId::new(id).expect("an id"), subject("in"), id.to_owned());
-    node.router.inline().ask(vec![message("m"), message("fault")]).next().await;
+    let inline_routes = node.router.inline();
+    inline_routes.ask(vec![message("m"), message("fault")]).next(&inline_routes).await;
     let shown = |id: &str| short(&node.router.trace().show(id));
     assert_eq!(shown("m"), ["i 1 [mark=forward act=forward] forward", "made 1"]);
     assert_eq!(shown("fault"), ["i 1 [mark=forward act=fault fault] fault"]);

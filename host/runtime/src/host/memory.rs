@@ -10,6 +10,10 @@ pub(crate) const TABLES_MAX: u32 = 32;
 /// Elements of one table, of 8 bytes each. Rust plugins have some 20, Go and Python 5,700.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
+/// Handles of resources that one instance may have at a time. The contract has no resources, so these are a component's
+/// own; the engine keeps some 32 bytes of each.
+pub(crate) const HANDLES_MAX: usize = 10_000;
+
 /// Elements of all tables together.
 const TABLE_ELEMENTS_TOTAL: usize = 2 * TABLE_ELEMENTS_MAX;
 

@@ -92,17 +92,23 @@ fn room_is_asked_for_by_setting() {
     let two_memories = Source::default().text().replace("(global $heap", "(memory 1) (global $heap");
     let component = runtime.load("two", "two.wasm", &wat::parse_str(two_memories).expect("WAT")).expect("a plugin");
     assert_eq!(component.memories(), 2);
-    runtime.room_for(&component, 3).expect("six memories");
+    let two = std::slice::from_ref(&component);
+    runtime.room_for(two, 3).expect("six memories");
     let _one = component.plugin(Use { limits: limits(), ..Use::default() }).expect("an instance");
-    runtime.room_for(&component, 2).expect("four memories");
-    let text = runtime.room_for(&component, 3).expect_err("too many").to_string();
+    runtime.room_for(two, 2).expect("four memories");
+    let text = runtime.room_for(two, 3).expect_err("too many").to_string();
     assert_eq!(
         text,
-        "no room for 3 more of plugin `two`: 6 linear memories are needed, 4 of 6 are free; set `plugins.memories` to at \
+        "no room for 3 more of `two`: 6 linear memories are needed, 4 of 6 are free; set `plugins.memories` to at \
          least 8"
     );
-    let room = runtime.room_for(&component, 5).expect_err("too many");
+    let room = runtime.room_for(two, 5).expect_err("too many");
     assert_eq!((room.setting, room.at_least), ("plugins.instances", 6));
+    // Of a chain, each plugin counts for itself.
+    let one = runtime.load("one", "one.wasm", &Source::default().module()).expect("a plugin");
+    runtime.room_for(&[component.clone(), one.clone(), one.clone()], 1).expect("four memories");
+    let room = runtime.room_for(&[component.clone(), component, one], 1).expect_err("five");
+    assert_eq!((room.setting, room.needed, room.plugins.as_str()), ("plugins.memories", 5, "`two`, `one`"));
 }
 
 #[test]

@@ -140,7 +140,11 @@ fn a_full_pool_refuses_the_next_use_and_disturbs_no_other() {
 #[test]
 fn no_use_gets_more_memory_than_the_runtime_has() {
     let error = Source::default().start(Limits { memory_bytes: 1 << 30, ..limits() }).expect_err("refused");
-    assert_eq!(error.to_string(), "a memory limit of 1024 MiB for plugin `tried`; the router grants at most 256 MiB");
+    assert_eq!(
+        error.to_string(),
+        "a memory limit of 1024 MiB for plugin `tried` (`plugin.tried.memory`); the router grants at most 256 MiB: the \
+         largest of these as it starts counts"
+    );
 }
 
 /// What is logged meanwhile, without time and colour.

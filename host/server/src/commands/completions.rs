@@ -140,6 +140,7 @@ const KINDS: &[(&str, &str, Kind)] = &[
     ("route delete", "name", Kind::Route),
     ("route pause", "name", Kind::Route),
     ("route resume", "name", Kind::Route),
+    ("route show", "name", Kind::Route),
     ("route seek", "name", Kind::Route),
     ("plugin show", "name", Kind::Plugin),
     ("plugin rollback", "name", Kind::Plugin),

@@ -46,6 +46,13 @@ pub(crate) struct NameArgs {
     ask: Ask,
 }
 
+impl NameArgs {
+    /// A call about it, and its answer as this prints it.
+    pub(super) async fn ask(self, method: &str, print: fn(&Value) -> std::io::Result<()>) -> Result<ExitCode> {
+        self.ask.ask(method, json!({ "name": self.name }), print).await
+    }
+}
+
 /// A route that goes.
 #[derive(Debug, Args)]
 #[group(id = "its_subscription", required = true, multiple = false, args = ["keep_subscription", "drop_subscription"])]
@@ -111,6 +118,15 @@ pub(crate) enum SubscriptionCommand {
         #[arg(long, default_value = "first", value_name = "WHERE")]
         start: String,
     },
+    /// Changes how consumers share a subscription. What they have in hand comes again, shared in the new way.
+    #[command(after_help = "Example:\n  quipu subscription change orders billing --mode key-shared")]
+    Change {
+        #[command(flatten)]
+        subscription: SubscriptionArgs,
+        /// How its consumers share it from now on: shared, key-shared or exclusive.
+        #[arg(long)]
+        mode: String,
+    },
     /// Hands out nothing more until it is resumed; also after a restart.
     #[command(after_help = "Example:\n  quipu subscription pause orders billing")]
     Pause(SubscriptionArgs),
@@ -137,6 +153,9 @@ pub(crate) async fn subscriptions(command: SubscriptionCommand) -> Result<ExitCo
         SubscriptionCommand::Create { subscription, mode, start } => {
             ("subscription.create", subscription, json!({ "mode": mode, "start": start }))
         }
+        SubscriptionCommand::Change { subscription, mode } => {
+            ("subscription.change", subscription, json!({ "mode": mode }))
+        }
         SubscriptionCommand::Pause(args) => ("subscription.pause", args, json!({})),
         SubscriptionCommand::Resume(args) => ("subscription.resume", args, json!({})),
         SubscriptionCommand::Seek { subscription, to } => ("subscription.seek", subscription, json!({ "to": to })),
@@ -159,7 +178,7 @@ pub(crate) async fn change(kind: &str, args: ChangeArgs) -> Result<ExitCode> {
 
 /// A method that takes nothing but a name.
 pub(crate) async fn named(method: &str, args: NameArgs) -> Result<ExitCode> {
-    args.ask.ask(method, json!({ "name": args.name }), print).await
+    args.ask(method, print).await
 }
 
 pub(crate) async fn delete_queue(args: DeleteQueueArgs) -> Result<ExitCode> {

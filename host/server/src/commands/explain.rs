@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use quipu_protocol::limits::PAYLOAD_BYTES_MAX;
 use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
@@ -14,8 +15,8 @@ use super::output::say;
 use super::plugin::{until_done, upload};
 use super::table::count;
 
-/// Largest payload, in bytes: a call takes a mebibyte with all that is around it.
-const PAYLOAD_BYTES_MAX: usize = 700 << 10;
+/// A larger payload, in bytes, is uploaded first: a call takes a mebibyte with all that is around it.
+const PAYLOAD_IN_CALL_MAX: usize = 512 << 10;
 
 /// Walks a message through a running router's routes and changes nothing.
 #[derive(Debug, clap::Args)]
@@ -75,10 +76,14 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
         }
         None => None,
     };
-    let call = json!({
-        "subject": args.subject, "payload": STANDARD.encode(payload), "headers": args.headers, "key": args.message_key,
-        "id": args.id, "with": with,
+    let mut call = json!({
+        "subject": args.subject, "headers": args.headers, "key": args.message_key, "id": args.id, "with": with,
     });
+    if payload.len() > PAYLOAD_IN_CALL_MAX {
+        call["payload_upload"] = upload(&client, &payload).await?.into();
+    } else {
+        call["payload"] = STANDARD.encode(payload).into();
+    }
     let answer = until_done(&client, "explain", &call).await?;
     client.close().await;
     if args.json {

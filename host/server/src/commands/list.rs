@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::ask::Ask;
 use super::output::say;
+use super::plugin::show::{print_standing, table_of_uses};
 use super::{define, redrive, table};
 use crate::config::ByteSize;
 
@@ -46,6 +47,9 @@ pub(crate) enum RouteCommand {
     /// Lists the routes, with what they did since the router started.
     #[command(after_help = "Example:\n  quipu route list")]
     List(Ask),
+    /// Shows one route: what it is, how it stands, what it did, and what its plugins cost.
+    #[command(after_help = "Example:\n  quipu route show big")]
+    Show(define::NameArgs),
     /// Makes a route while the router runs.
     #[command(after_help = "Example:\n  quipu route create big from=quakes 'to=[\"alerts\"]' \\\n    \
         'plugins=[{name=\"filter-json\", config={field=\"properties.mag\", at_least=4.5}}]'")]
@@ -84,6 +88,7 @@ pub(crate) async fn queues(command: QueueCommand) -> Result<ExitCode> {
 pub(crate) async fn routes(command: RouteCommand) -> Result<ExitCode> {
     match command {
         RouteCommand::List(args) => args.ask("route.list", json!({}), print_routes).await,
+        RouteCommand::Show(args) => args.ask("route.show", print_route).await,
         RouteCommand::Create(args) => define::create("route", args).await,
         RouteCommand::Change(args) => define::change("route", args).await,
         RouteCommand::Delete(args) => define::delete_route(args).await,
@@ -189,7 +194,51 @@ fn print_routes(answer: &Value) -> io::Result<()> {
         "OUTPUTS",
         "PLUGINS",
     ];
-    table::print(&heading, &rows(&answer["routes"], row), &[3, 4, 5, 6, 7, 8, 9, 10])
+    table::print(&heading, &rows(&answer["routes"], row), &[3, 4, 5, 6, 7, 8, 9, 10])?;
+    print_standing(answer["routes"].as_array().into_iter().flatten(), "name")
+}
+
+fn print_route(answer: &Value) -> io::Result<()> {
+    let route = &answer["route"];
+    let reason = route["state_reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let from = match texts(&route["on"]) {
+        on if on.is_empty() => text(&route["from"]),
+        on => format!("what is published to {on}"),
+    };
+    say!("route         {}", text(&route["name"]))?;
+    say!("state         {}{reason}", text(&route["state"]))?;
+    say!("from          {from}")?;
+    say!("when          {}", route["when"].as_str().unwrap_or("always"))?;
+    say!("to            {}", texts(&route["to"]))?;
+    say!("lanes         {}, order {}", number(&route["parallel"]), text(&route["order"]))?;
+    say!("on broken     {}", text(&route["on_broken"]))?;
+    say!("work          {} ms", table::count(route["busy_ns"].as_u64().unwrap_or(0) / 1_000_000))?;
+    let fields = [
+        "attempts",
+        "forwarded",
+        "filtered",
+        "when_errors",
+        "dropped",
+        "retried",
+        "rejected",
+        "failed",
+        "dead_lettered",
+        "outputs",
+    ];
+    for field in fields {
+        say!("{:<13} {}", field.replace('_', " "), number(&route[field]))?;
+    }
+    for (reason, count) in route["drop_reasons"].as_object().into_iter().flatten() {
+        say!("  dropped     {}  {reason}", number(count))?;
+    }
+    if let Some(queue) = route["waiting_for"].as_str() {
+        say!("waits for     room in {queue}")?;
+    }
+    if answer["uses"].as_array().is_none_or(Vec::is_empty) {
+        return Ok(());
+    }
+    say!("")?;
+    table_of_uses(&answer["uses"], ("PLUGIN", "name"))
 }
 
 fn rows(values: &Value, row: impl Fn(&Value) -> Vec<String>) -> Vec<Vec<String>> {

@@ -13,7 +13,7 @@ mod new;
 mod push;
 pub(super) use push::upload;
 mod run;
-mod show;
+pub(super) mod show;
 mod shown;
 mod test;
 
@@ -21,7 +21,9 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use clap::Subcommand;
 use quipu_client::Client;
 use serde_json::{Value, json};
@@ -114,14 +116,31 @@ pub(crate) async fn run(command: PluginCommand) -> Result<ExitCode> {
     }
 }
 
-/// Calls what takes its time again until it is done, and gives what it came to.
+/// Calls what takes its time again until it is done, and gives what it came to. All of it is one call, by its id.
 pub(super) async fn until_done(client: &Client, method: &str, arguments: &Value) -> Result<Value> {
+    let mut arguments = arguments.clone();
+    arguments["call"] = uuid::Uuid::now_v7().to_string().into();
     loop {
-        let mut answer = client.call(method, arguments.clone()).await.with_context(|| method.to_owned())?;
+        let answer = client.call(method, arguments.clone()).await.with_context(|| method.to_owned())?;
+        let mut answer = whole(client, answer).await.with_context(|| method.to_owned())?;
         if answer["done"].as_bool() == Some(true) {
             return Ok(answer["result"].take());
         }
     }
+}
+
+/// An answer, or the one whose parts it names.
+async fn whole(client: &Client, answer: Value) -> Result<Value> {
+    let Some(id) = answer["parts"]["id"].as_str() else { return Ok(answer) };
+    let size = usize::try_from(answer["parts"]["size"].as_u64().unwrap_or(0))?;
+    let mut text = Vec::new();
+    while text.len() < size {
+        let part = client.call("answer.part", json!({ "id": id, "offset": text.len() })).await?;
+        let part = STANDARD.decode(part["data"].as_str().unwrap_or_default())?;
+        ensure!(!part.is_empty(), "{} of {size} bytes of the answer came", text.len());
+        text.extend(part);
+    }
+    Ok(serde_json::from_slice(&text)?)
 }
 
 fn print_removed(answer: &Value) -> io::Result<()> {

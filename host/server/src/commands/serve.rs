@@ -78,7 +78,7 @@ async fn reload_on_hangup(mut hangup: Signal, services: Arc<Services>, stop: Can
                 }
                 notes.iter().for_each(|note| tracing::info!(note, "SIGHUP: to know"));
             }
-            Err(e) => tracing::error!(%e, "SIGHUP: the configuration is not taken, and the one before stays"),
+            Err(e) => tracing::error!("SIGHUP: the configuration is not taken, and the one before stays: {e}"),
         }
     }
 }

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
-use quipu_client::Client;
 use quipu_queue::Problem;
 use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
 use super::output::say;
+use super::plugin::until_done;
 use super::table::count;
 use crate::plugins::Blobs;
 
@@ -73,7 +73,7 @@ async fn backup(path: &Path, as_json: bool, server: &ServerArgs) -> Result<ExitC
     // As whoever typed it means it, where the router runs here.
     let path = std::path::absolute(path).context("no such path")?;
     let client = server.connect().await?;
-    until_done(&client, "store.backup", json!({ "path": path })).await?;
+    until_done(&client, "store.backup", &json!({ "path": path })).await?;
     client.close().await;
     if as_json {
         say!("{}", json!({ "copied_to": path }))?;
@@ -127,7 +127,7 @@ async fn compact(as_json: bool, server: &ServerArgs) -> Result<ExitCode> {
     let client = server.connect().await?;
     let bytes = |status: &Value| status["state_file_bytes"].as_u64().unwrap_or(0);
     let before = bytes(&client.call("status", json!({})).await.context("status")?);
-    until_done(&client, "store.compact", json!({})).await?;
+    until_done(&client, "store.compact", &json!({})).await?;
     let after = bytes(&client.call("status", json!({})).await.context("status")?);
     client.close().await;
     if as_json {
@@ -142,14 +142,4 @@ async fn compact(as_json: bool, server: &ServerArgs) -> Result<ExitCode> {
 fn of_plugin(file: &Path, what: String) -> Problem {
     let file = file.display().to_string();
     Problem { file, place: "the file".into(), what, queue: None, offsets: None, is_of_store: false }
-}
-
-/// Calls again until it is done.
-async fn until_done(client: &Client, method: &str, arguments: Value) -> Result<()> {
-    loop {
-        let answer = client.call(method, arguments.clone()).await.with_context(|| method.to_owned())?;
-        if answer["done"].as_bool() == Some(true) {
-            return Ok(());
-        }
-    }
 }

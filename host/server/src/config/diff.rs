@@ -12,7 +12,9 @@ use serde_json::Value;
 
 use super::problem::join;
 use super::units::ByteSize;
-use super::{Config, OnError, PluginConfig, PluginsConfig, QueueConfig, Read, RouteConfig, Source, UserConfig};
+use super::{
+    Config, OnError, PluginConfig, PluginUse, PluginsConfig, QueueConfig, Read, RouteConfig, Source, UserConfig,
+};
 
 /// What happens to one thing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -108,21 +110,22 @@ fn routes(before: &Config, after: &Config) -> Vec<Difference> {
         for (n, (old, new)) in old.plugins.iter().zip(&route.plugins).enumerate() {
             leaves(&format!("plugins[{n}].config"), &old.config, &new.config, &mut keys);
         }
-        if keys.is_empty() {
-            continue;
-        }
-        match found.iter_mut().find(|difference| difference.name == route.name) {
-            Some(difference) => difference.keys.extend(keys),
-            None => found.push(Difference {
-                kind: "route",
-                name: route.name.clone(),
-                change: Change::Update,
-                keys,
-                needs_restart: false,
-            }),
-        }
+        changes(&mut found, &route.name, keys);
     }
     found
+}
+
+/// Adds that so much of a route changes.
+pub(crate) fn changes(found: &mut Vec<Difference>, route: &str, keys: Vec<String>) {
+    let is_it = |difference: &&mut Difference| difference.kind == "route" && difference.name == route;
+    match found.iter_mut().find(is_it) {
+        Some(difference) => difference.keys.extend(keys),
+        None if keys.is_empty() => {}
+        None => {
+            let (name, change) = (route.to_owned(), Change::Update);
+            found.push(Difference { kind: "route", name, change, keys, needs_restart: false });
+        }
+    }
 }
 
 /// The keys of a plugin's configuration that differ, without their values.
@@ -308,7 +311,11 @@ fn route_keys(route: &RouteConfig) -> Keys {
         Source::Inline(on) => ("none".to_owned(), list(on)),
     };
     let OnError { attempts_max, backoff, then } = on_error;
-    let chain: Vec<&str> = plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+    let named = |plugin: &PluginUse| match &plugin.version {
+        Some(version) => format!("{}@{version}", plugin.name),
+        None => plugin.name.clone(),
+    };
+    let chain: Vec<String> = plugins.iter().map(named).collect();
     keys([
         ("from", from),
         ("on", on),
@@ -386,6 +393,14 @@ to = ["b"]
                 "~ route r: plugins[0].config.at_least changes, plugins[0].config.secret changes",
             ]
         );
+    }
+
+    #[test]
+    fn a_pinned_version_is_named() {
+        let pinned = BEFORE.replace("\"filter-json\"", "\"filter-json@1\"");
+        let expected = |before: &str, after: &str| [format!("~ route r: plugins: [{before}] → [{after}]")];
+        assert_eq!(lines(BEFORE, &pinned), expected("filter-json", "filter-json@1"));
+        assert_eq!(lines(&pinned, &pinned.replace("@1", "@2")), expected("filter-json@1", "filter-json@2"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod explain;
 mod ledger;
 mod longer;
 mod message;
+mod parts;
 mod peek;
 mod plugin;
 mod redrive;
@@ -27,8 +28,11 @@ use super::hint;
 use crate::access::Client;
 use crate::config::Kind;
 use crate::nearest::did_you_mean;
+use crate::plugins::figures::uses_in;
+use crate::plugins::metrics;
 use crate::services::Services;
 pub(crate) use longer::Longer;
+pub(crate) use parts::Parts;
 
 /// Longest arguments of a call, in bytes.
 const ARGUMENTS_BYTES_MAX: usize = 1 << 20;
@@ -53,9 +57,10 @@ pub(super) async fn run(
         Ok(()) => answer(&call.method, payload, &services, client).await,
         Err(error) => Err(error),
     };
-    match answered.map(|answer| client.visible(&call.method, answer)) {
-        Ok(value) => {
-            let answer = Frame::with_payload(proto::AdminAnswer {}, value.to_string().into());
+    let answered = answered.map(|answer| client.visible(&call.method, answer));
+    match answered.and_then(|answer| within_a_frame(&call.method, &answer, &services)) {
+        Ok(text) => {
+            let answer = Frame::with_payload(proto::AdminAnswer {}, text);
             if writer.send(answer).await.is_ok() {
                 writer.finish();
             }
@@ -64,10 +69,32 @@ pub(super) async fn run(
     }
 }
 
+/// Methods whose answers may come in parts: each shows a whole message.
+const IN_PARTS: [&str; 2] = ["explain", "message.capsule"];
+
+/// The answer as it goes.
+fn within_a_frame(method: &str, answer: &Value, services: &Services) -> Result<Bytes, proto::Error> {
+    let text = answer.to_string();
+    if text.len() <= parts::ANSWER_BYTES_MAX {
+        return Ok(text.into());
+    }
+    if IN_PARTS.contains(&method) {
+        return Ok(services.parts.keep(method, text.into())?.to_string().into());
+    }
+    let most = parts::ANSWER_BYTES_MAX;
+    Err(Code::TooLarge.error(format!("{method}: the answer has {} bytes; a frame holds {most}", text.len())))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OneQueue {
     queue: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +124,12 @@ async fn answer(
             let Nothing {} = arguments(method, payload)?;
             Ok(json!({ "routes": routes(services, &info(services).await?) }))
         }
+        "route.show" => {
+            let Named { name } = arguments(method, payload)?;
+            let routes = routes(services, &info(services).await?);
+            let found = one(routes, &name)?;
+            Ok(json!({ "uses": uses_in(&found).collect::<Vec<_>>(), "route": found }))
+        }
         plugin if plugin.starts_with("plugin.") => {
             let who = client.user().unwrap_or_else(|| NOBODY.to_owned());
             plugin::answer(plugin, payload, services, &who).await
@@ -105,14 +138,17 @@ async fn answer(
             let Nothing {} = arguments(method, payload)?;
             status::status(services).await
         }
+        "metrics" => {
+            let Nothing {} = arguments(method, payload)?;
+            let text = metrics::encoded(&services.metrics).map_err(|e| Code::Internal.error(e.to_string()))?;
+            Ok(json!({ "text": text }))
+        }
         "explain" => explain::explain(services, arguments(method, payload)?, payload).await,
         "message.show" => message::show(services, arguments(method, payload)?).await,
         "message.capsule" => capsule::capsule(services, arguments(method, payload)?, payload).await,
         "store.backup" => longer::backup(services, arguments(method, payload)?).await,
-        "store.compact" => {
-            let Nothing {} = arguments(method, payload)?;
-            longer::compact(services).await
-        }
+        "store.compact" => longer::compact(services, arguments(method, payload)?).await,
+        "answer.part" => services.parts.fetch(&arguments(method, payload)?),
         other => changing(other, payload, services).await,
     }
 }
@@ -133,6 +169,7 @@ async fn changing(method: &str, payload: &Bytes, services: &Arc<Services>) -> Re
         "queue.delete" => define::delete_queue(arguments(method, payload)?, services).await,
         "queue.purge" => define::purge(arguments(method, payload)?, services).await,
         "subscription.create" => define::create_subscription(arguments(method, payload)?, services).await,
+        "subscription.change" => define::change_subscription(arguments(method, payload)?, services).await,
         "subscription.pause" => define::pause(arguments(method, payload)?, true, services).await,
         "subscription.resume" => define::pause(arguments(method, payload)?, false, services).await,
         "subscription.seek" => define::seek(arguments(method, payload)?, services).await,
@@ -172,7 +209,10 @@ fn routes(services: &Services, store: &StoreInfo) -> Vec<RouteInfo> {
 
 /// The route of this name. Those who may ask for one by name may see all of them.
 fn route(services: &Services, name: &str) -> Result<RouteInfo, proto::Error> {
-    let mut routes = services.router.routes();
+    one(services.router.routes(), name)
+}
+
+fn one(mut routes: Vec<RouteInfo>, name: &str) -> Result<RouteInfo, proto::Error> {
     if let Some(at) = routes.iter().position(|running| running.name == name) {
         return Ok(routes.swap_remove(at));
     }
@@ -190,7 +230,8 @@ fn no_queue(name: &str) -> proto::Error {
 
 fn arguments<T: for<'de> Deserialize<'de>>(method: &str, payload: &Bytes) -> Result<T, proto::Error> {
     if payload.len() > ARGUMENTS_BYTES_MAX {
-        return Err(Code::TooLarge.error(format!("{method}: {} bytes of arguments", payload.len())));
+        let text = format!("{method}: {} bytes of arguments; at most {ARGUMENTS_BYTES_MAX} are taken", payload.len());
+        return Err(Code::TooLarge.error(text));
     }
     let payload: &[u8] = if payload.is_empty() { b"{}" } else { payload };
     serde_json::from_slice(payload).map_err(|e| Code::InvalidCall.error(format!("{method}: {e}")))

@@ -48,6 +48,8 @@ pub(crate) struct Loaded {
     pub(crate) component: Component,
     /// None: nothing was compiled.
     pub(crate) compiled: Option<Duration>,
+    /// Code that is on no disk yet.
+    fresh: Option<Sealed>,
 }
 
 impl Default for CompileLimits {
@@ -77,38 +79,50 @@ impl Compiler {
         let Some((blobs, _)) = self.cache.clone() else { bail!("there is no store of plugins") };
         let size = usize::try_from(bytes)?;
         if let Some(component) = self.kept(name, source, digest.parse()?, size).await {
-            return Ok(Loaded { component, compiled: None });
+            return Ok(Loaded { component, compiled: None, fresh: None });
         }
         let digest = digest.to_owned();
         let bytes = tokio::task::spawn_blocking(move || blobs.read(&digest)).await??;
-        self.load(name, source, bytes).await
+        let mut loaded = self.load(name, source, bytes).await?;
+        self.keep(&mut loaded).await;
+        Ok(loaded)
     }
 
-    /// A plugin of a file's bytes.
+    /// Keeps the code of a plugin whose file is kept, so that the next start compiles nothing.
+    pub(crate) async fn keep(&self, loaded: &mut Loaded) {
+        let (Some((blobs, _)), Some(sealed)) = (self.cache.clone(), loaded.fresh.take()) else { return };
+        let name = loaded.component.name().to_owned();
+        let written = move || {
+            let written = blobs.write_code(&sealed.digest().to_string(), sealed.as_bytes());
+            written.inspect_err(|e| {
+                tracing::warn!(plugin = name, "compiled code is not kept, the next start compiles again: {e:#}");
+            })
+        };
+        // What failed was said.
+        tokio::task::spawn_blocking(written).await.ok();
+    }
+
+    /// A plugin of a file's bytes. Nothing of it is on disk before [`Compiler::keep`]: it may be one that is only tried, or
+    /// is refused.
     pub(crate) async fn load(&self, name: &str, source: &str, bytes: Vec<u8>) -> Result<Loaded> {
         let (digest, size) = (Digest::of(&bytes), bytes.len());
         if let Some(component) = self.kept(name, source, digest, size).await {
-            return Ok(Loaded { component, compiled: None });
+            return Ok(Loaded { component, compiled: None, fresh: None });
         }
         let _turn = self.turn.lock().await;
         let begun = Instant::now();
         let code = compile(source, &bytes, self).await?;
         let compiled = Some(begun.elapsed());
-        let (cache, runtime) = (self.cache.clone(), self.runtime.clone());
+        // Without a store the code goes no further than this: any key will do.
+        let key = self.cache.as_ref().map_or_else(one_time_key, |(_, key)| *key);
+        let runtime = self.runtime.clone();
         let (name, source) = (name.to_owned(), source.to_owned());
-        let component = tokio::task::spawn_blocking(move || -> Result<Component> {
-            // Without a store the code goes no further than this: any key will do.
-            let key = cache.as_ref().map_or_else(one_time_key, |(_, key)| *key);
-            let sealed = Sealed::seal(&key, &digest, &code);
-            if let Some((blobs, _)) = &cache
-                && let Err(e) = blobs.write_code(&digest.to_string(), &sealed)
-            {
-                tracing::warn!(plugin = name, "compiled code is not kept, the next start compiles again: {e:#}");
-            }
-            let sealed = Sealed::open(&key, &digest, sealed, &runtime)?;
-            Ok(runtime.load_compiled(&name, &source, digest, size, &sealed)?)
+        let loaded = tokio::task::spawn_blocking(move || -> Result<Loaded> {
+            let sealed = Sealed::open(&key, &digest, Sealed::seal(&key, &digest, &code), &runtime)?;
+            let component = runtime.load_compiled(&name, &source, digest, size, &sealed)?;
+            Ok(Loaded { component, compiled, fresh: Some(sealed) })
         });
-        Ok(Loaded { component: component.await??, compiled })
+        loaded.await?
     }
 
     /// From the code that is kept, where there is any that fits.

@@ -8,19 +8,21 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use quipu_queue::ROUTE_PREFIX;
 use quipu_router::Swapped;
-use quipu_runtime::{Component, ConfigureError, Use};
+use quipu_runtime::{Component, ConfigureError, Room, Use};
 use serde::Serialize;
 
 use super::cases::{Case, Tried};
 use super::store::named;
 use super::version::{Deployed, Reference, Version, short, unix_ms};
-use super::{routes_with, r#use};
+use super::{Holds, routes_with, r#use};
 use crate::config::{Config, PluginUse, RouteConfig};
 use crate::nearest::did_you_mean;
 use crate::services::Services;
 
 /// Differences of a case that failed that are told.
 const DIFFERENCES_TOLD: usize = 8;
+/// A version is tested as often where its route is changed meanwhile.
+const ROUNDS_MAX: usize = 4;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -129,30 +131,53 @@ impl<T, E: Into<anyhow::Error>> At<T> for Result<T, E> {
 /// Puts a version into a route.
 pub(crate) async fn deploy(services: &Arc<Services>, order: Order) -> Result<Report, Box<Failed>> {
     let _turn = services.plugins.deploying.lock().await;
-    let _unchanged = services.live.unchanged().await;
-    let (config, before) = (services.config(), serving(services, &order));
-    let found = find(services, &config, &order);
-    let failed = |stop: Stop, version: Option<Named>| {
-        let (step, error) = (stop.step, format!("{:#}", stop.error));
+    let mut known = Known::default();
+    let report = attempt(services, &order, &mut known).await;
+    report.map_err(|Stop { step, error }| {
+        let error = format!("{error:#}");
         let (plugin, route, serving) = (order.name.clone(), order.route.clone(), serving(services, &order));
-        let changed = serving != before;
+        let changed = known.before.is_some_and(|before| before != serving);
         tracing::warn!(route, plugin, step, error, changed, "a deployment failed");
-        Box::new(Failed { deployed: false, plugin, route, version, step, error, serving, changed })
-    };
-    let (route, version) = found.at("find").map_err(|stop| failed(stop, None))?;
-    let name = Named::of(&version);
-    let report = Deployment { services, config, order: &order, route, version, before: before.clone() }.run().await;
-    report.map_err(|stop| failed(stop, Some(name)))
+        Box::new(Failed { deployed: false, plugin, route, version: known.version, step, error, serving, changed })
+    })
+}
+
+/// What is known of a deployment, however it ends.
+#[derive(Default)]
+struct Known {
+    version: Option<Named>,
+    /// What served as the swap began; none: it did not begin.
+    before: Option<Option<Named>>,
+}
+
+/// Tests first, with all that takes its time, and lets the configuration change meanwhile; then swaps, if it was tested
+/// with what is so still.
+async fn attempt(services: &Arc<Services>, order: &Order, known: &mut Known) -> Result<Report, Stop> {
+    for _ in 0..ROUNDS_MAX {
+        let config = services.config();
+        let (route, version) = find(services, &config, order).at("find")?;
+        known.version = Some(Named::of(&version));
+        let (name, label) = (&order.name, version.label());
+        tracing::info!(route = route.name, plugin = name, version = label, who = order.who, "a deployment is tested");
+        let mut deployment = Deployment { services, config, order, route, version, before: None };
+        let tested = deployment.test().await?;
+        let _unchanged = services.live.unchanged().await;
+        if deployment.is_current() {
+            deployment.before = serving(services, order);
+            known.before = Some(deployment.before.clone());
+            return deployment.swap(tested).await;
+        }
+    }
+    Err(anyhow!("the route was changed {ROUNDS_MAX} times meanwhile; try again")).at("find")
 }
 
 /// Starts the routes that were held because a plugin was not there, now that it is: their names.
 pub(crate) async fn start_held(services: &Services, plugin: &str) -> Vec<String> {
     let _turn = services.plugins.deploying.lock().await;
     let _unchanged = services.live.unchanged().await;
-    let held: Vec<String> =
-        services.router.routes().into_iter().filter(|route| route.state == "held").map(|route| route.name).collect();
     let (config, mut started) = (services.config(), Vec::new());
-    for route in routes_with(&config, plugin).into_iter().filter(|route| held.contains(&route.name)) {
+    let waits = |route: &RouteConfig| services.router.lacks_chain(&route.name).is_some();
+    for route in routes_with(&config, plugin).into_iter().filter(waits) {
         match start(services, &config, &route).await {
             Ok(true) => started.push(route.name),
             Ok(false) => {}
@@ -162,10 +187,23 @@ pub(crate) async fn start_held(services: &Services, plugin: &str) -> Vec<String>
     started
 }
 
+/// Lets a route run that stood still. One that waits for its plugins looks for them once more.
+pub(crate) async fn resume(services: &Services, name: &str) -> Result<()> {
+    if services.router.lacks_chain(name).is_some() {
+        let _turn = services.plugins.deploying.lock().await;
+        let _unchanged = services.live.unchanged().await;
+        let config = services.config();
+        if let Some(route) = config.routes.iter().find(|route| route.name == name) {
+            start(services, &config, route).await?;
+        }
+    }
+    Ok(services.router.release(name).await?)
+}
+
 async fn start(services: &Services, config: &Config, route: &RouteConfig) -> Result<bool> {
-    let prepared = services.plugins.prepare(config, route).await?;
+    let prepared = services.plugins.prepare(config, route, Holds::Wrong).await?;
     if let Some(reason) = prepared.held {
-        services.router.hold(&route.name, &reason).await?;
+        services.router.hold_without_chain(&route.name, &reason).await?;
         return Ok(false);
     }
     services.router.replace_chain(&route.name, crate::app::chain_settings(route, prepared.chains)?).await?;
@@ -222,15 +260,43 @@ struct Deployment<'a> {
     before: Option<Named>,
 }
 
+/// What a version showed before it served.
+struct Tested {
+    compiled: Option<std::time::Duration>,
+    self_test: SelfTest,
+}
+
 impl Deployment<'_> {
-    async fn run(self) -> Result<Report, Stop> {
-        let Self { services, config, order, route, version, .. } = &self;
-        let loaded = services.plugins.component(version).await.at("compile")?;
+    /// All that can be done beside what serves.
+    async fn test(&self) -> Result<Tested, Stop> {
+        let loaded = self.services.plugins.component(&self.version).await.at("compile")?;
         let uses = self.uses();
-        self.check_room(&loaded.component)?;
+        let one = std::slice::from_ref(&loaded.component);
+        self.services.plugins.compiler.runtime().room_for(one, 1).at("room")?;
         try_out(&loaded.component, &uses).await?;
-        let self_test = self_test(&loaded.component, &uses[0], &version.cases).await?;
-        let chains = services.plugins.chains(config, route, &self.versions().await?).await.at("warm")?;
+        let self_test = self_test(&loaded.component, &uses[0], &self.version.cases).await?;
+        Ok(Tested { compiled: loaded.compiled, self_test })
+    }
+
+    /// Whether what was tested is what would be served now. Other changes of the configuration are taken along.
+    fn is_current(&mut self) -> bool {
+        let config = self.services.config();
+        if !Arc::ptr_eq(&config, &self.config) {
+            let uses = self.uses();
+            let Ok((route, version)) = find(self.services, &config, self.order) else { return false };
+            let is_same = version.digest == self.version.digest;
+            (self.config, self.route, self.version) = (config, route, version);
+            return is_same && self.uses() == uses;
+        }
+        true
+    }
+
+    async fn swap(self, Tested { compiled, self_test }: Tested) -> Result<Report, Stop> {
+        let Self { services, config, order, route, .. } = &self;
+        let chains = services.plugins.chains(config, route, &self.versions().await?).await.map_err(|error| {
+            let step = if error.is::<Room>() { "room" } else { "warm" };
+            Stop { step, error }
+        })?;
         let chain = crate::app::chain_settings(route, chains).at("warm")?;
         let before = self.ledger().await;
         let swapped = services.router.replace_chain(&order.route, chain).await.at("swap")?;
@@ -238,7 +304,7 @@ impl Deployment<'_> {
         self.record().await.at("record")?;
         let probed = self.probe(&swapped);
         let ledger = self.ledger().await.map(|after| after.since(before.as_ref()));
-        let report = self.report(loaded.compiled, self_test, &swapped, ledger, probed);
+        let report = self.report(compiled, self_test, &swapped, ledger, probed);
         let (route, plugin, version) = (&report.route, &report.plugin, &report.version.label);
         tracing::info!(route, plugin, version, offset = report.swap.offset, probed, who = order.who, "deployed");
         if probed { Ok(report) } else { Err(anyhow!("the lanes serve something else")).at("probe") }
@@ -259,13 +325,6 @@ impl Deployment<'_> {
             });
         }
         Ok(versions)
-    }
-
-    fn check_room(&self, component: &Component) -> Result<(), Stop> {
-        // The whole chain is made anew, and the one before serves until then.
-        let uses = self.route.plugins.len() * self.route.parallel;
-        let uses = u32::try_from(uses).unwrap_or(u32::MAX);
-        self.services.plugins.compiler.runtime().room_for(component, uses).at("room")
     }
 
     async fn record(&self) -> Result<()> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quipu_router::{PluginInfo, RouteInfo, Router};
+use quipu_router::{PluginInfo, RouteInfo, Router, Verdicts};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +25,9 @@ pub(crate) struct Figures {
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct UseFigures {
     pub(crate) route: String,
+    /// The route's: `broken` where one of its plugins fails on everything; and why.
+    pub(crate) state: &'static str,
+    pub(crate) state_reason: Option<String>,
     /// In the chain, from 1.
     pub(crate) position: usize,
     /// Half of its calls took no longer.
@@ -43,16 +46,25 @@ impl Figures {
 
     /// Every use of a plugin.
     pub(crate) fn uses_of(&self, name: &str) -> Vec<UseFigures> {
-        let mut uses = Vec::new();
-        for route in &self.routes {
-            for (n, plugin) in route.plugins.iter().enumerate().filter(|(_, plugin)| *plugin.name == *name) {
-                let [p50_ns, p99_ns] = [0.5, 0.99].map(|share| plugin.time.quantile(share));
-                let route = route.name.clone();
-                uses.push(UseFigures { route, position: n + 1, p50_ns, p99_ns, plugin: plugin.clone() });
-            }
-        }
-        uses
+        let uses = self.routes.iter().flat_map(uses_in);
+        uses.filter(|used| *used.plugin.name == *name).collect()
     }
+}
+
+/// A route's plugins, in the order of its chain.
+pub(crate) fn uses_in(route: &RouteInfo) -> impl Iterator<Item = UseFigures> {
+    route.plugins.iter().enumerate().map(|(n, plugin)| {
+        let [p50_ns, p99_ns] = [0.5, 0.99].map(|share| plugin.time.quantile(share));
+        UseFigures {
+            route: route.name.clone(),
+            state: route.state,
+            state_reason: route.state_reason.clone(),
+            position: n + 1,
+            p50_ns,
+            p99_ns,
+            plugin: plugin.clone(),
+        }
+    })
 }
 
 /// A line a minute in the log for each route that did something, until told to stop.
@@ -89,7 +101,43 @@ fn log(route: &RouteInfo, attempts: u64) {
 }
 
 fn summary(plugin: &PluginInfo) -> String {
-    let PluginInfo { name, calls, faults, memory_bytes, time, .. } = plugin;
+    let PluginInfo { name, calls, verdicts, faults_by, memory_bytes, time, instances, instances_started, .. } = plugin;
     let [p50, p99] = [0.5, 0.99].map(|share| time.quantile(share) / 1_000);
-    format!("{name} {calls} calls {faults} faults p50 {p50} µs p99 {p99} µs {} KiB", memory_bytes >> 10)
+    let Verdicts { forward, route, drop, retry, reject } = *verdicts;
+    let said = [("forward", forward), ("route", route), ("drop", drop), ("retry", retry), ("reject", reject)];
+    let faults = faults_by.iter().map(|(code, count)| (*code, *count));
+    let counts: Vec<String> = said
+        .into_iter()
+        .chain(faults)
+        .filter(|(_, count)| *count > 0)
+        .map(|(name, count)| format!("{name} {count}"))
+        .collect();
+    format!(
+        "{name} {calls} calls ({}) p50 {p50} µs p99 {p99} µs {} KiB {instances} instances of {instances_started}",
+        counts.join(" "),
+        memory_bytes >> 10
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_has_verdicts_fault_codes_and_instances() {
+        let plugin = PluginInfo {
+            name: "p".into(),
+            calls: 7,
+            verdicts: Verdicts { forward: 3, drop: 1, ..Verdicts::default() },
+            faults: 3,
+            faults_by: [("deadline", 1), ("unreachable", 2)].into(),
+            memory_bytes: 128 << 10,
+            instances: 2,
+            instances_started: 5,
+            ..PluginInfo::default()
+        };
+        let expected =
+            "p 7 calls (forward 3 drop 1 deadline 1 unreachable 2) p50 0 µs p99 0 µs 128 KiB 2 instances of 5";
+        assert_eq!(summary(&plugin), expected);
+    }
 }

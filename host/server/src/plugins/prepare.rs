@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
+use quipu_router::RouteInfo;
 use quipu_runtime::{CapturedLog, Component, Digest, Plugin, Use};
 
-use super::version::{Deployed, FILE, Version, unix_ms};
+use super::offline::Found;
+use super::version::{Deployed, FILE, Version, short, unix_ms};
 use super::{Plugins, r#use};
 use crate::config::{Config, PluginUse, RouteConfig};
 
@@ -18,6 +20,17 @@ pub(crate) struct Prepared {
     pub(crate) chains: Chains,
     /// Why it may not run yet. The chains are empty then.
     pub(crate) held: Option<String>,
+}
+
+/// What a route is held for. Anything else is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// Whatever is wrong with a version of the store: a router that does not start serves nobody.
+    Wrong,
+    /// A plugin that is not there: nothing runs yet that would stop.
+    Missing,
+    /// Nothing: it runs, and goes on as it is.
+    Nothing,
 }
 
 /// By whose word a version is served.
@@ -42,17 +55,20 @@ enum Unready {
 }
 
 impl Plugins {
-    /// Everything that a route needs to start. What is wrong with a version of the store holds the route, so that the
-    /// router starts; what is wrong with the configuration and its files is an error.
-    pub(crate) async fn prepare(&self, config: &Config, route: &RouteConfig) -> Result<Prepared> {
+    /// Everything that a route needs to start, or why it is held. What is wrong with the configuration and its files is an
+    /// error.
+    pub(crate) async fn prepare(&self, config: &Config, route: &RouteConfig, holds: Holds) -> Result<Prepared> {
         let held = |reason: String| {
             let chains = (0..route.parallel).map(|_| Vec::new()).collect();
             Ok(Prepared { chains, held: Some(reason) })
         };
         let mut chosen = Vec::new();
         for plugin in &route.plugins {
-            match self.choose(config, &route.name, plugin).await {
+            match self.choose(config, &route.name, plugin, holds == Holds::Wrong).await {
                 Ok(choice) => chosen.push(choice),
+                Err(Unready::Missing(reason)) if holds == Holds::Nothing => {
+                    return Err(anyhow!("route {:?}: {reason}", route.name));
+                }
                 Err(Unready::Missing(reason)) => return held(reason),
                 Err(Unready::Broken(e)) => return Err(e),
             }
@@ -63,7 +79,9 @@ impl Plugins {
                 self.keep_choices(&route.name, &chosen).await?;
                 Ok(Prepared { chains, held: None })
             }
-            Err(e) if chosen.iter().any(|(_, choice)| *choice != Choice::File) => held(format!("{e:#}")),
+            Err(e) if holds == Holds::Wrong && chosen.iter().any(|(_, choice)| *choice != Choice::File) => {
+                held(format!("{e:#}"))
+            }
             Err(e) => Err(e),
         }
     }
@@ -78,12 +96,14 @@ impl Plugins {
         Ok(())
     }
 
-    /// Pinned, else deployed, else the file or the stock, else what was pushed last.
+    /// Pinned, else deployed, else the file or the stock, else what was pushed last. In place of a broken file the last good
+    /// one, where that is to do.
     async fn choose(
         &self,
         config: &Config,
         route: &str,
         plugin: &PluginUse,
+        or_earlier: bool,
     ) -> Result<(Arc<Version>, Choice), Unready> {
         let name = &plugin.name;
         if let Some(version) = &plugin.version {
@@ -100,9 +120,11 @@ impl Plugins {
             Ok(Some(version)) => return Ok((version, Choice::File)),
             Ok(None) => {}
             Err(why) => {
+                // A file that is gone was copied before, and is not needed.
+                let or_earlier = or_earlier || why.downcast_ref::<std::io::Error>().is_some_and(is_not_found);
                 let earlier = self.store.versions(Some(name)).into_iter().find(|version| version.tag == FILE);
                 let why = why.context(format!("plugin {name:?}"));
-                let Some(version) = earlier else { return Err(Unready::Broken(why)) };
+                let Some(version) = earlier.filter(|_| or_earlier) else { return Err(Unready::Broken(why)) };
                 let digest = version.short();
                 tracing::error!(route, plugin = name, digest, "its file is broken, the last good one serves: {why:#}");
                 return Ok((version, Choice::File));
@@ -114,11 +136,37 @@ impl Plugins {
 
     /// The version that a plugin of a route is, where it is there.
     pub(super) async fn chosen(&self, config: &Config, route: &str, plugin: &PluginUse) -> Result<Arc<Version>> {
-        match self.choose(config, route, plugin).await {
+        match self.choose(config, route, plugin, true).await {
             Ok((version, _)) => Ok(version),
             Err(Unready::Missing(reason)) => Err(anyhow!(reason)),
             Err(Unready::Broken(e)) => Err(e),
         }
+    }
+
+    /// Where a route serves another file than the one that is there now: its name, and how that is told. What is pinned or
+    /// deployed does not follow its file.
+    pub(crate) async fn changed_files(&self, config: &Config, running: &[RouteInfo]) -> Vec<(String, String)> {
+        let mut changed = Vec::new();
+        for (route, runs) in config.routes.iter().filter_map(|route| Some((route, named(running, &route.name)?))) {
+            for (n, plugin) in route.plugins.iter().enumerate().filter(|(_, plugin)| plugin.version.is_none()) {
+                let deployed = self.store.deployed(&route.name, &plugin.name);
+                if deployed.is_some_and(|deployed| self.store.get(&plugin.name, &deployed.digest).is_some()) {
+                    continue;
+                }
+                // One that cannot be read is not needed.
+                let Ok(Some(Found { source, bytes })) = self.found(config, &plugin.name).await else { continue };
+                let digest = Digest::of(&bytes).to_string();
+                let before = match runs.plugins.get(n) {
+                    Some(serves) if *serves.name == *plugin.name && *serves.digest != digest => short(&serves.digest),
+                    // It waits for its plugins, and perhaps for this one.
+                    None if runs.plugins.is_empty() && self.store.get(&plugin.name, &digest).is_none() => "none",
+                    _ => continue,
+                };
+                let text = format!("plugins[{n}] ({source}): {before} → {}", short(&digest));
+                changed.push((route.name.clone(), text));
+            }
+        }
+        changed
     }
 
     /// The code of a version.
@@ -140,6 +188,11 @@ impl Plugins {
                 components.insert(version.digest.clone(), self.component(version).await?.component);
             }
         }
+        let chain: Vec<Component> = versions.iter().map(|version| components[&version.digest].clone()).collect();
+        // The chain before serves until this one is there.
+        let lanes = u32::try_from(route.parallel).unwrap_or(u32::MAX);
+        let room = self.compiler.runtime().room_for(&chain, lanes);
+        room.with_context(|| format!("route {:?}", route.name))?;
         let place = |(n, (plugin, version)): (usize, (&PluginUse, &Arc<Version>))| Place {
             component: components[&version.digest].clone(),
             r#use: r#use(config, &route.name, plugin),
@@ -206,6 +259,14 @@ impl Plugins {
             PluginUse { name: name.to_owned(), version: None, config: serde_json::Value::Null, has_secret: false };
         Ok(Use { config_json: kept, ..r#use(config, route, &plugin) })
     }
+}
+
+fn named<'a>(routes: &'a [RouteInfo], name: &str) -> Option<&'a RouteInfo> {
+    routes.iter().find(|route| route.name == name)
+}
+
+fn is_not_found(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
 }
 
 /// Plugins of a chain, and what they log to, by their places.

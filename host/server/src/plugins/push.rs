@@ -35,9 +35,10 @@ impl Plugins {
         }
         cases::check(&push.cases)?;
         ensure!(push.bytes.len() <= FILE_BYTES_MAX, "{}: a plugin has at most {FILE_BYTES_MAX} bytes", push.source);
-        let loaded = self.compiler.load(&push.name, &push.source, push.bytes.clone()).await?;
+        let mut loaded = self.compiler.load(&push.name, &push.source, push.bytes.clone()).await?;
         let version = described(&push, &loaded.component, self.known_tag(&push, &loaded.component));
         let version = self.store.put(version, &push.bytes).await?;
+        self.compiler.keep(&mut loaded).await;
         if is_own(&version.tag) {
             self.prune(&version).await?;
         }
@@ -75,10 +76,7 @@ impl Plugins {
     /// Copies a file of the configuration, or a stock plugin, into the store where it is not there: the version that it
     /// is. None where there is neither.
     pub(super) async fn take_in(&self, config: &Config, name: &str) -> Result<Option<Arc<Version>>> {
-        let file = config.plugin.get(name).and_then(|plugin| plugin.file.clone());
-        let (dir, owned) = (config.plugins.dir.clone(), name.to_owned());
-        let found = tokio::task::spawn_blocking(move || find(&owned, file, dir.as_deref())).await??;
-        let Some(Found { source, bytes }) = found else { return Ok(None) };
+        let Some(Found { source, bytes }) = self.found(config, name).await? else { return Ok(None) };
         let tag = if source == version::STOCK { version::STOCK } else { version::FILE };
         let digest = quipu_runtime::Digest::of(&bytes).to_string();
         if let Some(known) = self.store.get(name, &digest) {
@@ -89,6 +87,13 @@ impl Plugins {
         }
         let (tag, who) = (Some(tag.to_owned()), "router".to_owned());
         self.push(Push { name: name.to_owned(), tag, cases: Vec::new(), source, who, bytes }).await.map(Some)
+    }
+
+    /// The file of the configuration as it is now, or the stock plugin.
+    pub(super) async fn found(&self, config: &Config, name: &str) -> Result<Option<Found>> {
+        let file = config.plugin.get(name).and_then(|plugin| plugin.file.clone());
+        let (dir, name) = (config.plugins.dir.clone(), name.to_owned());
+        tokio::task::spawn_blocking(move || find(&name, file, dir.as_deref())).await?
     }
 
     /// Copies what the configuration names and no route uses yet into the store. Nobody waits for it, so what is wrong

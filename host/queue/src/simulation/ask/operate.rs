@@ -34,7 +34,10 @@ impl World {
             }
             11 => self.change(Change::Purge { queue }),
             12 | 13 => self.change(Change::RemoveSubscription { queue, name }),
-            14 if queue != "q0" => self.change(Change::RemoveQueue { name: queue }),
+            14 if queue != "q0" => {
+                let with_messages = self.random.percent(60);
+                self.change(Change::RemoveQueue { name: queue, with_messages });
+            }
             15 | 16 => self.define_subscription(&queue, &name),
             _ => self.look(&queue),
         }

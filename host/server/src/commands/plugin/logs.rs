@@ -4,6 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use quipu_client::CallError;
+use quipu_protocol::code::Code;
 use serde_json::{Value, json};
 
 use super::{Ask, text, time};
@@ -38,23 +40,39 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let client = args.ask.server.connect().await?;
     let back = args.since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     let since_ms = back.map_or(0, |back| unix_ms().saturating_sub(back));
-    let mut after = 0;
+    let (mut after, mut life) = (0, Value::Null);
     loop {
         let call = json!({
-            "name": args.name, "route": args.route, "after": after, "level": args.level, "since_ms": since_ms,
+            "name": args.name, "route": args.route, "after": after, "life": life, "level": args.level,
+            "since_ms": since_ms,
         });
-        let answer = client.call("plugin.logs", call).await.context("plugin.logs")?;
-        for line in answer["lines"].as_array().into_iter().flatten() {
-            print(line, args.ask.json)?;
+        match client.call("plugin.logs", call).await {
+            Ok(answer) => {
+                for line in answer["lines"].as_array().into_iter().flatten() {
+                    print(line, args.ask.json)?;
+                }
+                after = answer["after"].as_u64().unwrap_or(after);
+                // A router that restarted counts anew, and knows by this that it does.
+                life = answer["life"].clone();
+            }
+            // Once there was an answer, the router is only away for a while.
+            Err(e) if life.is_null() || is_final(&e) => return Err(e).context("plugin.logs"),
+            Err(e) => eprintln!("plugin.logs: {e}; waiting for the router"),
         }
-        let last = answer["after"].as_u64().unwrap_or(after);
-        // A router that restarted counts anew.
-        after = if last < after { 0 } else { last };
         if !args.follow {
             client.close().await;
             return Ok(ExitCode::SUCCESS);
         }
         tokio::time::sleep(FOLLOW_INTERVAL).await;
+    }
+}
+
+/// Whether asking again comes to the same.
+fn is_final(error: &CallError) -> bool {
+    match error {
+        CallError::Open(_) => false,
+        CallError::Refused(refusal) => !matches!(refusal.code(), Some(Code::Busy | Code::Stopping | Code::Unavailable)),
+        CallError::Json(_) | CallError::Lost(_) => true,
     }
 }
 

@@ -23,7 +23,23 @@ pub(super) fn print_list(answer: &Value) -> io::Result<()> {
         ]
     };
     let heading = ["PLUGIN", "VERSION", "DIGEST", "BYTES", "DEADLINE", "MEMORY", "PUSHED", "BY", "ROUTES"];
-    table::print(&heading, &rows(&answer["plugins"], row), &[3, 4, 5])
+    table::print(&heading, &rows(&answer["plugins"], row), &[3, 4, 5])?;
+    let standing = answer["plugins"].as_array().into_iter().flatten().flat_map(|plugin| plugin["standing"].as_array());
+    print_standing(standing.flatten(), "route")
+}
+
+/// A line for each route that does not run: how, and why.
+pub(in crate::commands) fn print_standing<'a>(routes: impl Iterator<Item = &'a Value>, name: &str) -> io::Result<()> {
+    let mut said: Vec<&str> = Vec::new();
+    for route in routes.filter(|route| text(&route["state"]) != "running") {
+        let named = text(&route[name]);
+        if !said.contains(&named) {
+            said.push(named);
+            let reason = route["state_reason"].as_str().map(|reason| format!(": {reason}")).unwrap_or_default();
+            say!("route {named} is {}{reason}", text(&route["state"]))?;
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn print_plugin(answer: &Value) -> io::Result<()> {
@@ -58,9 +74,15 @@ fn print_uses(uses: &Value) -> io::Result<()> {
         return Ok(());
     }
     say!("")?;
+    table_of_uses(uses, ("ROUTE", "route"))?;
+    print_standing(uses.as_array().into_iter().flatten(), "route")
+}
+
+/// What uses of plugins cost and came to, each named by this.
+pub(in crate::commands) fn table_of_uses(uses: &Value, (title, name): (&str, &str)) -> io::Result<()> {
     let row = |used: &Value| {
         vec![
-            text(&used["route"]).to_owned(),
+            text(&used[name]).to_owned(),
             number(&used["position"]),
             digest(&used["digest"]).to_owned(),
             number(&used["calls"]),
@@ -74,7 +96,7 @@ fn print_uses(uses: &Value) -> io::Result<()> {
         ]
     };
     let heading =
-        ["ROUTE", "PLACE", "DIGEST", "CALLS", "VERDICTS", "FAULTS", "OF THEM", "P50", "P99", "MEMORY", "INSTANCES"];
+        [title, "PLACE", "DIGEST", "CALLS", "VERDICTS", "FAULTS", "OF THEM", "P50", "P99", "MEMORY", "INSTANCES"];
     table::print(&heading, &rows(uses, row), &[1, 3, 5, 7, 8, 9, 10])
 }
 

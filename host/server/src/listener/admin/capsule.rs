@@ -10,6 +10,7 @@ use quipu_runtime::{Attempt, Capsule, CapturedLog, Component, Digest, Hand, Use,
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::longer::What;
 use crate::nearest::did_you_mean;
 use crate::services::Services;
 
@@ -24,6 +25,7 @@ pub(super) struct Arguments {
     queue: Option<String>,
     offset: Option<u64>,
     id: Option<String>,
+    call: Option<String>,
 }
 
 /// The header of a dead letter.
@@ -50,9 +52,10 @@ pub(super) async fn capsule(
     arguments: Arguments,
     payload: &Bytes,
 ) -> Result<Value, proto::Error> {
+    let what = What::new(format!("capsule {}", Digest::of(payload)), arguments.call.clone());
     let services_of = services.clone();
     let work = async move { made(&services_of, arguments).await.map_err(|e| format!("{e:#}")) };
-    services.longer.wait(format!("capsule {}", Digest::of(payload)), work).await
+    services.longer.wait(what, work).await
 }
 
 async fn made(services: &Services, arguments: Arguments) -> Result<Value> {
@@ -98,7 +101,7 @@ async fn made(services: &Services, arguments: Arguments) -> Result<Value> {
 
 async fn find(services: &Services, arguments: Arguments) -> Result<(String, Arc<Stored>)> {
     match arguments {
-        Arguments { queue: Some(queue), offset: Some(offset), id: None } => {
+        Arguments { queue: Some(queue), offset: Some(offset), id: None, .. } => {
             let found = match services.store.peek(&queue, Offset(offset), 1, u64::MAX).await? {
                 Err(e @ PeekError::UnknownQueue(_)) => {
                     let queues = services.store.info().await?.queues;
@@ -111,7 +114,7 @@ async fn find(services: &Services, arguments: Arguments) -> Result<(String, Arc<
             let (_, stored) = found.with_context(|| format!("there is no message at {place}"))?;
             Ok((place, stored))
         }
-        Arguments { queue: None, offset: None, id: Some(id) } => {
+        Arguments { queue: None, offset: None, id: Some(id), .. } => {
             let found = services.store.find(&id, LOOK_MAX).await?;
             let has = |stored: &Stored| {
                 let message = Message::decode(stored.header.clone(), Bytes::new());

@@ -5,13 +5,15 @@ use std::time::UNIX_EPOCH;
 
 use quipu_protocol::code::Code;
 use quipu_protocol::proto;
-use quipu_queue::{LookupError, Mode, Offset, ROUTE_PREFIX, Start, StoreFailed, SubscribeError};
+use quipu_queue::{LookupError, Mode, Offset, ROUTE_PREFIX, RemoveQueueError, Start, StoreFailed, SubscribeError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{info, no_queue, unavailable};
+use super::{Named, no_queue, unavailable};
 use crate::config::Kind;
 use crate::live::{Applied, LiveError};
+use crate::pause;
+use crate::plugins::deploy;
 use crate::services::Services;
 
 #[derive(Deserialize)]
@@ -22,12 +24,6 @@ pub(super) struct Define {
     set: Vec<String>,
     #[serde(default)]
     unset: Vec<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Named {
-    name: String,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +69,14 @@ pub(super) struct Create {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Share {
+    queue: String,
+    subscription: String,
+    mode: Mode,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Seek {
     queue: String,
     subscription: String,
@@ -90,7 +94,7 @@ pub(super) async fn reload(services: &Arc<Services>) -> Result<Value, proto::Err
 }
 
 pub(super) async fn diff(services: &Arc<Services>) -> Result<Value, proto::Error> {
-    let differences = services.live.diff().await.map_err(refused)?;
+    let differences = services.live.diff(services).await.map_err(refused)?;
     let did = if differences.is_empty() { "nothing would change" } else { "`quipu reload` makes it so" };
     Ok(said(&Applied { differences, ..Applied::default() }, did))
 }
@@ -109,18 +113,7 @@ pub(super) async fn change(kind: Kind, arguments: Define, services: &Arc<Service
 
 pub(super) async fn delete_queue(arguments: DeleteQueue, services: &Arc<Services>) -> Result<Value, proto::Error> {
     let DeleteQueue { name, with_messages } = arguments;
-    let queues = info(services).await?.queues;
-    let queue = queues.iter().find(|queue| queue.name == name).ok_or_else(|| no_queue(&name))?;
-    if queue.messages > 0 && !with_messages {
-        let text = format!("queue {name:?} has {} messages; --with-messages deletes them too", queue.messages);
-        return Err(Code::InvalidCall.error(text));
-    }
-    let applied = match services.live.forget(Kind::Queue, &name, services).await {
-        // One that the file no longer has is nobody's.
-        Err(LiveError::Unknown { .. }) => Applied::default(),
-        forgotten => forgotten.map_err(refused)?,
-    };
-    services.store.remove_queue(&name).await.map_err(unavailable)?.map_err(not_changed)?;
+    let applied = services.live.remove_queue(&name, with_messages, services).await.map_err(refused)?;
     Ok(said(&Applied { notes: Vec::new(), ..applied }, &format!("queue {name} is gone")))
 }
 
@@ -133,7 +126,7 @@ pub(super) async fn delete_route(arguments: DeleteRoute, services: &Arc<Services
     let DeleteRoute { name, drop_subscription } = arguments;
     let from = queue_of(&name, services)?;
     let applied = services.live.forget(Kind::Route, &name, services).await.map_err(refused)?;
-    if drop_subscription {
+    if drop_subscription && let Some(from) = from {
         let subscription = format!("{ROUTE_PREFIX}{name}");
         services.store.remove_subscription(&from, &subscription).await.map_err(unavailable)?.map_err(not_changed)?;
         return Ok(json!({ "did": format!("route {name} and its subscription are gone") }));
@@ -147,16 +140,30 @@ pub(super) async fn pause_route(
     services: &Services,
 ) -> Result<Value, proto::Error> {
     let from = queue_of(&name, services)?;
-    let subscription = format!("{ROUTE_PREFIX}{name}");
-    services.store.set_paused(&from, &subscription, paused).await.map_err(unavailable)?.map_err(not_changed)?;
     if !paused {
-        services.router.release(&name).await.map_err(|e| Code::InvalidCall.error(e.to_string()))?;
+        // First, since it may be refused, and may make the subscription anew.
+        deploy::resume(services, &name).await.map_err(|e| Code::InvalidCall.error(format!("{e:#}")))?;
+    }
+    match from {
+        Some(from) => {
+            let subscription = format!("{ROUTE_PREFIX}{name}");
+            services.store.set_paused(&from, &subscription, paused).await.map_err(unavailable)?.map_err(not_changed)?;
+        }
+        None => {
+            let _unchanged = services.live.unchanged().await;
+            let kept = pause::set(&services.store, &name, paused).await;
+            kept.map_err(|e| Code::Unavailable.error(format!("{e:#}")))?;
+            services.router.set_paused(&name, paused).map_err(|e| Code::InvalidCall.error(e.to_string()))?;
+        }
     }
     Ok(json!({ "did": format!("route {name} {}", if paused { "is paused" } else { "goes on" }) }))
 }
 
 pub(super) async fn seek_route(SeekRoute { name, to }: SeekRoute, services: &Services) -> Result<Value, proto::Error> {
-    let queue = queue_of(&name, services)?;
+    let Some(queue) = queue_of(&name, services)? else {
+        let text = format!("route {name:?} runs as messages are published: it has no place in a queue");
+        return Err(Code::InvalidCall.error(text));
+    };
     seek(Seek { queue, subscription: format!("{ROUTE_PREFIX}{name}"), to }, services).await
 }
 
@@ -175,6 +182,16 @@ pub(super) async fn create_subscription(arguments: Create, services: &Services) 
     })?;
     let did = if made { "is there" } else { "was there, and stays as it is" };
     Ok(json!({ "did": format!("subscription {subscription} of {queue} {did}") }))
+}
+
+pub(super) async fn change_subscription(arguments: Share, services: &Services) -> Result<Value, proto::Error> {
+    let Share { queue, subscription, mode } = arguments;
+    if let Some(route) = subscription.strip_prefix(ROUTE_PREFIX) {
+        let text = format!("route {route:?} reads by it: `quipu route change {route} order=...` is what changes it");
+        return Err(Code::InvalidCall.error(text));
+    }
+    services.store.set_mode(&queue, &subscription, mode).await.map_err(unavailable)?.map_err(not_changed)?;
+    Ok(json!({ "did": format!("subscription {subscription} of {queue} is {}", mode.as_str()) }))
 }
 
 pub(super) async fn pause(
@@ -206,9 +223,9 @@ pub(super) async fn delete_subscription(
     Ok(json!({ "did": format!("subscription {subscription} of {queue} is gone") }))
 }
 
-/// The queue that a route reads.
-fn queue_of(route: &str, services: &Services) -> Result<String, proto::Error> {
-    super::route(services, route).map(|running| running.from)
+/// The queue that a route reads; none where it runs inline.
+fn queue_of(route: &str, services: &Services) -> Result<Option<String>, proto::Error> {
+    super::route(services, route).map(|running| Some(running.from).filter(|from| !from.is_empty()))
 }
 
 /// `first`, `new`, an offset, or a time.
@@ -246,6 +263,8 @@ fn not_changed(e: LookupError) -> proto::Error {
 fn refused(e: LiveError) -> proto::Error {
     match e {
         LiveError::Store(StoreFailed(_)) => Code::Unavailable.error(e.to_string()),
+        LiveError::Remove(RemoveQueueError::Lookup(e)) => not_changed(e),
+        LiveError::Remove(e) => Code::InvalidCall.error(format!("{e}; --with-messages deletes them too")),
         e => Code::InvalidCall.error(e.to_string()),
     }
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use quipu_protocol::limits::PAYLOAD_BYTES_MAX;
 use quipu_protocol::{Headers, Key, Message, MessageId, Subject, SubjectPattern, proto};
 use quipu_queue::{QueueInfo, ROUTE_PREFIX, StoreInfo};
 use quipu_router::{Condition, Explain, Explained, RouteInfo};
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::RUNNING;
+use super::longer::What;
 use crate::config::{Config, RouteConfig};
 use crate::nearest::did_you_mean;
 use crate::plugins::version::unix_ms;
@@ -32,13 +34,16 @@ const WAITING_BYTES_MAX: usize = 64 << 20;
 pub(super) struct Arguments {
     subject: String,
     /// Base64.
-    payload: String,
+    payload: Option<String>,
+    /// In its place one that was uploaded, as a plugin's file is.
+    payload_upload: Option<String>,
     #[serde(default)]
     headers: Vec<(String, String)>,
     /// A text.
     key: Option<String>,
     id: Option<String>,
     with: Option<With>,
+    call: Option<String>,
 }
 
 /// The state of a route with a plugin that fails on everything, and what such a route does where it stands still.
@@ -89,13 +94,14 @@ pub(super) async fn explain(
     arguments: Arguments,
     payload: &Bytes,
 ) -> Result<Value, proto::Error> {
+    let what = What::new(format!("explain {}", Digest::of(payload)), arguments.call.clone());
     let services_of = services.clone();
     let work = async move { walked(&services_of, arguments).await.map_err(|e| format!("{e:#}")) };
-    services.longer.wait(format!("explain {}", Digest::of(payload)), work).await
+    services.longer.wait(what, work).await
 }
 
 async fn walked(services: &Services, arguments: Arguments) -> Result<Value> {
-    let message = message(&arguments)?;
+    let message = message(&arguments, services)?;
     let _turn = services.trials.clone().acquire_owned().await?;
     let other = match arguments.with {
         Some(With { upload, plugin, route }) => {
@@ -131,10 +137,15 @@ async fn walked(services: &Services, arguments: Arguments) -> Result<Value> {
     }))
 }
 
-fn message(arguments: &Arguments) -> Result<Message> {
+fn message(arguments: &Arguments, services: &Services) -> Result<Message> {
     let subject = Subject::new(&arguments.subject).context("the subject")?;
     ensure!(!subject.is_internal(), "the subject: those that begin with `$` are the router's own");
-    let payload = STANDARD.decode(&arguments.payload).context("the payload")?;
+    let payload = match (&arguments.payload, &arguments.payload_upload) {
+        (Some(payload), None) => STANDARD.decode(payload).context("the payload")?,
+        (None, Some(upload)) => services.plugins.uploads.finish(upload).context("the payload")?,
+        _ => bail!("say `payload` or `payload_upload`"),
+    };
+    ensure!(payload.len() <= PAYLOAD_BYTES_MAX, "the payload: {} bytes; at most {PAYLOAD_BYTES_MAX}", payload.len());
     let id = arguments.id.clone().unwrap_or_else(|| "explained".into());
     let mut message = Message::new(MessageId::new(&id).context("the id")?, subject, payload);
     let mut headers = Headers::new();

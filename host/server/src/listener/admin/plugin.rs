@@ -11,7 +11,8 @@ use quipu_runtime::LogLevel;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Nothing, arguments, unknown_method};
+use super::longer::What;
+use super::{Nothing, RUNNING, arguments, unknown_method};
 use crate::plugins::Push;
 use crate::plugins::cases::Case;
 use crate::plugins::deploy::{self, Order, Target};
@@ -51,6 +52,7 @@ struct PushCall {
     cases: Vec<Case>,
     /// The file's name, where it was.
     source: Option<String>,
+    call: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -59,6 +61,7 @@ struct Deploy {
     name: String,
     version: String,
     route: String,
+    call: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -67,6 +70,7 @@ struct Rollback {
     name: String,
     route: String,
     to: Option<String>,
+    call: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -91,9 +95,11 @@ struct Fetch {
 struct Logs {
     name: String,
     route: Option<String>,
-    /// Lines with higher numbers than this.
+    /// Lines with higher numbers than this, …
     #[serde(default)]
     after: u64,
+    /// … as this run of the router counted them; another counts anew.
+    life: Option<String>,
     /// Of this level and worse.
     level: Option<LogLevel>,
     /// No older than this, in Unix milliseconds.
@@ -133,12 +139,12 @@ pub(super) async fn answer(
         "plugin.fetch" => fetch(services, arguments(method, payload)?).await,
         "plugin.push" => push(services, arguments(method, payload)?, who.to_owned()).await,
         "plugin.deploy" => {
-            let Deploy { name, version, route } = arguments(method, payload)?;
-            deploy(services, Order { name, route, to: Target::Version(version), who: who.to_owned() }).await
+            let Deploy { name, version, route, call } = arguments(method, payload)?;
+            deploy(services, Order { name, route, to: Target::Version(version), who: who.to_owned() }, call).await
         }
         "plugin.rollback" => {
-            let Rollback { name, route, to } = arguments(method, payload)?;
-            deploy(services, Order { name, route, to: Target::Back(to), who: who.to_owned() }).await
+            let Rollback { name, route, to, call } = arguments(method, payload)?;
+            deploy(services, Order { name, route, to: Target::Back(to), who: who.to_owned() }, call).await
         }
         "plugin.remove" => {
             let Remove { name, version } = arguments(method, payload)?;
@@ -161,9 +167,14 @@ async fn list(services: &Services) -> Result<Value, proto::Error> {
     let (config, figures) = (services.config(), Figures::gather(&services.router));
     let line = |version: &Arc<Version>| {
         let limits = config.plugin.get(&version.name).cloned().unwrap_or_default();
-        let uses = figures.uses_of(&version.name).into_iter().filter(|used| *used.plugin.digest == *version.digest);
-        let mut routes: Vec<String> = uses.map(|used| used.route).collect();
-        routes.dedup();
+        let mut uses = figures.uses_of(&version.name);
+        uses.retain(|used| *used.plugin.digest == *version.digest);
+        uses.dedup_by(|next, used| next.route == used.route);
+        let routes: Vec<&str> = uses.iter().map(|used| used.route.as_str()).collect();
+        let standing = uses.iter().filter(|used| used.state != RUNNING);
+        let standing: Vec<Value> = standing
+            .map(|used| json!({ "route": used.route, "state": used.state, "state_reason": used.state_reason }))
+            .collect();
         json!({
             "name": version.name,
             "tag": version.tag,
@@ -178,6 +189,7 @@ async fn list(services: &Services) -> Result<Value, proto::Error> {
             "memory_bytes": limits.memory_bytes,
             "output_bytes": limits.output_bytes,
             "routes": routes,
+            "standing": standing,
         })
     };
     let versions = services.plugins.store.versions(None);
@@ -205,11 +217,11 @@ async fn show(services: &Services, name: &str) -> Result<Value, proto::Error> {
 }
 
 async fn push(services: &Arc<Services>, call: PushCall, who: String) -> Result<Value, proto::Error> {
-    let PushCall { upload, name, tag, cases, source } = call;
+    let PushCall { upload, name, tag, cases, source, call } = call;
     if tag.as_deref().is_some_and(|tag| is_own(tag) && tag != DEV) {
         return Err(Code::InvalidCall.error("plugin.push: the router gives that tag itself"));
     }
-    let (what, services_of) = (format!("push {upload}"), services.clone());
+    let (what, services_of) = (What::new(format!("push {upload}"), call), services.clone());
     let work = async move {
         let services = services_of;
         let bytes = services.plugins.uploads.finish(&upload).map_err(|e| format!("{e:#}"))?;
@@ -242,8 +254,8 @@ async fn fetch(services: &Arc<Services>, Fetch { name, version, offset }: Fetch)
 }
 
 /// A deployment that failed is an answer too: it says the step, and what serves on.
-async fn deploy(services: &Arc<Services>, order: Order) -> Result<Value, proto::Error> {
-    let what = format!("deploy {order:?}");
+async fn deploy(services: &Arc<Services>, order: Order, call: Option<String>) -> Result<Value, proto::Error> {
+    let what = What::new(format!("deploy {order:?}"), call);
     let services_of = services.clone();
     let work = async move {
         let answer = match deploy::deploy(&services_of, order).await {
@@ -258,8 +270,10 @@ async fn deploy(services: &Arc<Services>, order: Order) -> Result<Value, proto::
 /// The last lines. Of a plugin that is gone they are still there; of one that nobody knows there is nothing to wait for.
 fn logs(services: &Services, call: &Logs) -> Result<Value, proto::Error> {
     let level = call.level.unwrap_or(LogLevel::Trace);
-    let lines = services.plugins.compiler.runtime().logs(&call.name, call.route.as_deref(), call.after);
-    let last = lines.last().map_or(call.after, |line| line.number);
+    let is_of_this = call.life.as_ref().is_none_or(|life| *life == services.life);
+    let after = if is_of_this { call.after } else { 0 };
+    let lines = services.plugins.compiler.runtime().logs(&call.name, call.route.as_deref(), after);
+    let last = lines.last().map_or(after, |line| line.number);
     if lines.is_empty() && call.after == 0 {
         known(services, &call.name)?;
         if let Some(route) = &call.route {
@@ -267,7 +281,7 @@ fn logs(services: &Services, call: &Logs) -> Result<Value, proto::Error> {
         }
     }
     let wanted = lines.iter().filter(|line| line.level >= level && line.time_ms >= call.since_ms);
-    Ok(json!({ "lines": wanted.collect::<Vec<_>>(), "after": last }))
+    Ok(json!({ "lines": wanted.collect::<Vec<_>>(), "after": last, "life": services.life }))
 }
 
 fn traps(services: &Services, call: &Traps) -> Result<Value, proto::Error> {

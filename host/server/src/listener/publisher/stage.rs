@@ -227,7 +227,7 @@ impl Gate {
             let at_once = if self.terms.stops { 1 } else { BATCH_MESSAGES };
             let asked = || std::iter::once(message).chain(others).take(at_once).cloned().collect();
             let asking = self.asking.get_or_insert_with(|| self.inline.ask(asked()));
-            self.said = asking.next().await.into();
+            self.said = asking.next(&self.inline).await.into();
             // Without an answer, what comes next is asked anew.
             let is_over = self.said.is_empty() || asking.is_over();
             self.asking.take_if(|_| is_over);
