@@ -14,6 +14,7 @@ use serde_json::Value;
 use toml::Spanned;
 
 use super::languages::Language;
+use super::languages::rust::RUST;
 use crate::config::{ByteSize, ConfigError, HumanDuration, PluginConfig, Problem, Table, read_toml, to_json};
 use crate::plugins::version::check_tag;
 
@@ -28,7 +29,6 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// A folder with a plugin's source, and what its `plugin.toml` says.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "configuration and limits are for those who run the plugin")]
 pub(crate) struct Project {
     /// Absolute.
     pub(crate) dir: PathBuf,
@@ -99,6 +99,12 @@ impl Project {
             let said = <&Language as FromStr>::Err::to_string(e);
             problems.push(Problem::at(text, &plugin.language.span(), "plugin.language", said));
         }
+        if let (Ok(language), Some(source)) = (&language, &plugin.source)
+            && language.name == RUST.name
+        {
+            let said = "Cargo says where the source of a crate is: `[lib] path` of Cargo.toml".to_owned();
+            problems.push(Problem::at(text, &source.span(), "plugin.source", said));
+        }
         if let Err(e) = check_tag(plugin.version.as_ref()) {
             problems.push(Problem::at(text, &plugin.version.span(), "plugin.version", e.to_string()));
         }
@@ -118,7 +124,7 @@ impl Project {
                 name,
                 version: plugin.version.into_inner(),
                 language,
-                given_source: plugin.source,
+                given_source: plugin.source.map(Spanned::into_inner),
                 config,
                 limits,
             }),
@@ -198,7 +204,7 @@ struct RawPlugin {
     name: Spanned<String>,
     version: Spanned<String>,
     language: Spanned<String>,
-    source: Option<PathBuf>,
+    source: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -275,8 +281,8 @@ mod tests {
         assert_eq!(limits, (Duration::from_millis(20), 8 << 20, 4 << 20));
         assert_eq!(project.source(), Path::new("/p/src/lib.rs"));
         assert_eq!(project.output(), Path::new("/p/.quipu/big-quakes.wasm"));
-        let elsewhere = parse(&format!("{PLUGIN}source = \"lib/plugin.rs\"\n")).expect("a project");
-        assert_eq!(elsewhere.source(), Path::new("/p/lib/plugin.rs"));
+        let elsewhere = PLUGIN.replace("rust", "c") + "source = \"lib/plugin.c\"\n";
+        assert_eq!(parse(&elsewhere).expect("a project").source(), Path::new("/p/lib/plugin.c"));
     }
 
     #[test]
@@ -285,6 +291,10 @@ mod tests {
         wrong("", "1:1: the key `plugin` is missing");
         wrong("[plugin]\nname = \"a\"\n", "1:1: plugin: the key `version` is missing");
         wrong(&format!("{PLUGIN}sauce = \"x\"\n"), "5:1: plugin.sauce: unknown key; did you mean `source`?");
+        wrong(
+            &format!("{PLUGIN}source = \"lib/plugin.rs\"\n"),
+            "5:10: plugin.source: Cargo says where the source of a crate is: `[lib] path` of Cargo.toml",
+        );
         wrong(&format!("{PLUGIN}[limit]\n"), "5:2: limit: unknown key; did you mean `limits`?");
         wrong(
             &format!("{PLUGIN}[limits]\ndeadline = 50\nmemory = \"1KiB\"\n"),
