@@ -37,17 +37,21 @@ impl Candidate {
         Self { built: Some(component), ..own }
     }
 
-    /// A file, with the project in this directory; the current one, unless said.
+    /// A file, with configuration and limits of the project in this directory; the current one, unless said. Its name is
+    /// the project's, where it is what the project's build gives.
     ///
     /// # Errors
     ///
     /// What is wrong with `plugin.toml`, where there is one.
     pub(crate) fn of_file(file: &Path, dir: Option<&Path>) -> Result<Self> {
         let dir = dir.unwrap_or(Path::new("."));
-        if dir.join(MANIFEST).exists() {
-            return Ok(Self::of(&Project::open(dir)?, file.to_owned(), dir));
-        }
         let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("plugin");
+        if dir.join(MANIFEST).exists() {
+            let project = Project::open(dir)?;
+            let own = file.canonicalize().is_ok_and(|file| file == project.output());
+            let candidate = Self::of(&project, file.to_owned(), dir);
+            return Ok(if own { candidate } else { Self { name: stem.to_owned(), ..candidate } });
+        }
         let (file, dir) = (file.to_owned(), dir.to_owned());
         Ok(Self { name: stem.to_owned(), file, dir, config: Map::new(), limits: Limits::default(), built: None })
     }
@@ -124,7 +128,11 @@ mod tests {
         let plugin = "[plugin]\nname = \"quakes\"\nversion = \"1\"\nlanguage = \"rust\"\n";
         write(&format!("{plugin}[config]\nat_least = 4.5\n[limits]\ndeadline = \"10ms\"\nmemory = \"1MiB\"\n"));
         let found = of().expect("a candidate");
-        assert_eq!((found.name.as_str(), &found.config["at_least"]), ("quakes", &serde_json::json!(4.5)));
+        assert_eq!((found.name.as_str(), &found.config["at_least"]), ("big", &serde_json::json!(4.5)));
+        let built = dir.path().join(".quipu/quakes.wasm");
+        std::fs::create_dir_all(dir.path().join(WORK_DIR)).expect("made");
+        std::fs::write(&built, "").expect("written");
+        assert_eq!(Candidate::of_file(&built, Some(dir.path())).expect("a candidate").name, "quakes");
         assert_eq!((found.limits.deadline, found.limits.memory_bytes), (Duration::from_millis(10), 1 << 20));
         write(&format!("{plugin}[limits]\ndeadlin = \"10ms\"\n"));
         let error = of().expect_err("refused").to_string();
