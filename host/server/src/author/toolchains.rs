@@ -162,14 +162,6 @@ impl Toolbox {
         Ok(command)
     }
 
-    /// The folder of a package of npm, for what is in it besides its program.
-    #[allow(dead_code, reason = "for languages whose packages hold more than a program")]
-    pub(crate) fn npm_package(&self, name: &str) -> Result<PathBuf, Missing> {
-        let tool = self.tool(name)?;
-        self.find(name)?;
-        Ok(self.dir.join("node/node_modules").join(&tool.package))
-    }
-
     /// Where a tool is, once its version will do.
     ///
     /// # Errors
