@@ -3,10 +3,12 @@
     python3 build.py --project DIR --source FILE --out FILE.wasm --componentize-py PROGRAM [-- ARGUMENTS]
 
 What goes in is every file below the project's folder, without those whose path has a name that begins with a dot, and
-without `tests`. Exit: 0 built, 1 a mistake in the plugin, 2 anything else.
+without `tests`. The same files and the same tool give the same component, so that one which is there is kept as it is.
+Exit: 0 built, 1 a mistake in the plugin, 2 anything else.
 """
 
 import argparse
+import hashlib
 import os
 import shutil
 import subprocess
@@ -38,6 +40,10 @@ def main():
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     (made / "quipu_source.py").write_text(f'MODULE = "{".".join(module)}"\n')
+    key, made_of = work / "python-made.sha256", digest([made, SDK, staged], [given.componentize_py, *given.arguments])
+    if out.is_file() and key.is_file() and key.read_text() == made_of:
+        return
+    key.unlink(missing_ok=True)
     part = out.with_name(out.name + ".part")
     command = [given.componentize_py, "-q", "-d", SDK / "wit" / "0.1.0", "-w", "plugin", "componentize", "--stub-wasi"]
     for folder in (made, SDK, staged):
@@ -53,6 +59,19 @@ def main():
         stop(1, readable(done.stdout + done.stderr))
     # Whoever reads the file meanwhile sees the old one or the new one.
     os.replace(part, out)
+    key.write_text(made_of)
+
+
+def digest(folders, command):
+    """Of all that a component is made from: the files' paths and bytes, the tool as it is installed, its arguments."""
+    tool = os.stat(command[0])
+    sha256 = hashlib.sha256(repr([command, tool.st_size, tool.st_mtime_ns]).encode())
+    for root in folders:
+        for file in sorted(path for path in root.rglob("*") if path.is_file()):
+            content = file.read_bytes()
+            sha256.update(f"{file.relative_to(root)}\0{len(content)}\0".encode())
+            sha256.update(content)
+    return sha256.hexdigest()
 
 
 def stage(project, staged):
