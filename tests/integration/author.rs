@@ -176,6 +176,18 @@ async fn an_import_that_no_router_has_is_named() {
 }
 
 #[tokio::test]
+async fn dependencies_have_the_routers_randomness() {
+    let author = Author::with("random-quakes").await;
+    let sdk = "quipu-plugin = { path = \".quipu/sdk/rust\" }";
+    let random = "quipu-plugin = { path = \".quipu/sdk/rust\", features = [\"getrandom\"] }\ngetrandom = \"0.4\"";
+    author.edit("random-quakes/Cargo.toml", sdk, random);
+    let draw = "{ let mut n = [0]; getrandom::fill(&mut n)?; drop(n[0].to_string()) }";
+    author.edit("random-quakes/src/lib.rs", "drop(\"small\")", draw);
+    let built = author.done(&["plugin", "build", "random-quakes"]).await;
+    assert!(built.contains("needs nothing"), "{built}");
+}
+
+#[tokio::test]
 async fn the_doctor_names_what_is_missing_and_how_to_get_it() {
     let author = Author::with("quakes").await;
     let table = author.done(&["plugin", "doctor", "--dir", "quakes"]).await;
