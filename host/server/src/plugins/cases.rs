@@ -19,7 +19,7 @@ use quipu_runtime::{Attempt, Capsule, CapturedLog, Component, ConfigureError, Ha
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use compare::{Difference, at, fits};
+pub(crate) use compare::{Difference, at, fits, remains};
 use content::{Content, Values};
 pub(crate) use expect::Expect;
 pub(crate) use found::found;
