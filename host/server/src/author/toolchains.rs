@@ -145,6 +145,12 @@ impl Toolbox {
         Self { dir: std::path::absolute(&dir).unwrap_or(dir), asked_from: asked_from.into() }
     }
 
+    /// Whose tools are in this folder, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), asked_from: ".".into() }
+    }
+
     /// The folder that tools are installed to.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
