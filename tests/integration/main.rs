@@ -24,6 +24,7 @@ mod requests;
 mod scripted;
 mod shell;
 mod shutdown;
+mod stock;
 mod subscriptions;
 mod trial;
 
