@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use quipu_tests::quipu;
@@ -26,7 +27,7 @@ pub(crate) struct Said {
 }
 
 impl Author {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().expect("a temporary directory") }
     }
 
@@ -52,7 +53,7 @@ impl Author {
     pub(crate) async fn run(&self, arguments: &[&str], variables: &[(&str, &Path)]) -> Said {
         let mut command = quipu(QUIPU, self.directory.path());
         command.env_remove("QUIPU_TOOLS").env("CARGO_TARGET_DIR", concat!(env!("CARGO_TARGET_TMPDIR"), "/author"));
-        command.args(arguments).envs(variables.iter().copied());
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
         let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it runs");
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
@@ -144,6 +145,21 @@ async fn what_is_wrong_in_a_project_has_file_line_and_key() {
 }
 
 #[tokio::test]
+async fn a_variable_that_is_not_set_keeps_nobody_from_building() {
+    let author = Author::with("secret-quakes").await;
+    author.edit(
+        "secret-quakes/plugin.toml",
+        "at_least = 4.5",
+        "at_least = 4.5\nkey = { env = \"QUIPU_TEST_NOT_SET\" }",
+    );
+    author.done(&["plugin", "build", "secret-quakes"]).await;
+    author.done(&["plugin", "doctor", "--dir", "secret-quakes"]).await;
+    let error = author.refused(78, &["plugin", "test", "secret-quakes"]).await;
+    assert!(error.contains("config.key: the environment variable QUIPU_TEST_NOT_SET is not set"), "{error}");
+    assert!(error.starts_with("secret-quakes/plugin.toml:"), "{error}");
+}
+
+#[tokio::test]
 async fn the_compiler_is_quoted_and_the_file_of_before_stays() {
     let author = Author::with("typo-quakes").await;
     let built = author.path("typo-quakes/.quipu/typo-quakes.wasm");
@@ -176,12 +192,26 @@ async fn an_import_that_no_router_has_is_named() {
 }
 
 #[tokio::test]
+async fn dependencies_have_the_routers_randomness() {
+    let author = Author::with("random-quakes").await;
+    let sdk = "quipu-plugin = { path = \".quipu/sdk/rust\" }";
+    let random = "quipu-plugin = { path = \".quipu/sdk/rust\", features = [\"getrandom\"] }\ngetrandom = \"0.4\"";
+    author.edit("random-quakes/Cargo.toml", sdk, random);
+    let draw = "{ let mut n = [0]; getrandom::fill(&mut n)?; drop(n[0].to_string()) }";
+    author.edit("random-quakes/src/lib.rs", "drop(\"small\")", draw);
+    let built = author.done(&["plugin", "build", "random-quakes"]).await;
+    assert!(built.contains("needs nothing"), "{built}");
+}
+
+#[tokio::test]
 async fn the_doctor_names_what_is_missing_and_how_to_get_it() {
     let author = Author::with("quakes").await;
     let table = author.done(&["plugin", "doctor", "--dir", "quakes"]).await;
     let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["TOOL", "WANTED", "FOUND", "WHERE"]);
     assert_eq!((rows[1][0], rows[1].last()), ("cargo", Some(&"PATH")));
+    let help = author.done(&["plugin", "doctor", "--help"]).await;
+    assert!(help.contains("rust, c, zig, assemblyscript, js, ts, python, go"), "{help}");
     assert_eq!(rows[2][..2], ["wasm32-unknown-unknown", "there"]);
     assert_eq!(table.lines().last(), Some("all there for rust"));
     let nothing = author.path("nothing");

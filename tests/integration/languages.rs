@@ -43,14 +43,14 @@ async fn a_new_project_in_assemblyscript() {
 }
 
 /// A language whose tools are there, and a folder to work in.
-struct Language {
+pub(crate) struct Language {
     name: &'static str,
     directory: tempfile::TempDir,
 }
 
 impl Language {
     /// None where a tool is missing.
-    async fn at_hand(name: &'static str) -> Option<Self> {
+    pub(crate) async fn at_hand(name: &'static str) -> Option<Self> {
         let language = Self { name, directory: tempfile::tempdir().expect("a directory") };
         let output = language.run(&["plugin", "doctor", "--lang", name, "--json"], "").await;
         let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
@@ -93,16 +93,30 @@ impl Language {
         assert!(!said.contains(&elsewhere), "paths are those of the project: {said}");
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// Runs a command that must succeed; gives its standard output.
-    async fn good(&self, arguments: &[&str], input: &str) -> String {
+    pub(crate) async fn good(&self, arguments: &[&str], input: &str) -> String {
         let output = self.run(arguments, input).await;
         let [said, errors] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
         assert!(output.status.success(), "{arguments:?}: {said}{errors}");
         said
+    }
+
+    /// Runs a command: exit code, standard output and standard error.
+    pub(crate) async fn said(&self, arguments: &[&str], input: &str) -> (Option<i32>, String, String) {
+        let output = self.run(arguments, input).await;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// On a busy machine an interpreter's 50 ms may all be waiting.
+    pub(crate) fn give_time(&self, project: &str, deadline: &str) {
+        let manifest = self.path(project).join("plugin.toml");
+        let text = fs::read_to_string(&manifest).expect("a manifest");
+        fs::write(manifest, format!("{text}\n[limits]\ndeadline = \"{deadline}\"\n")).expect("written");
     }
 
     async fn run(&self, arguments: &[&str], input: &str) -> Output {
@@ -126,7 +140,7 @@ fn lines(text: &str) -> Vec<Value> {
 }
 
 /// Where the tools are.
-pub(crate) fn tools() -> OsString {
+fn tools() -> OsString {
     let home = || std::env::home_dir().unwrap_or_default().join(".cache/quipu-tools").into_os_string();
     std::env::var_os("QUIPU_TOOLS").filter(|dir| !dir.is_empty()).unwrap_or_else(home)
 }

@@ -25,6 +25,7 @@ mod requests;
 mod scripted;
 mod shell;
 mod shutdown;
+mod stock;
 mod subscriptions;
 mod trial;
 

@@ -37,11 +37,27 @@ impl Author {
 }
 
 #[track_caller]
-fn says(said: &str, parts: &[&str]) {
+pub(crate) fn says(said: &str, parts: &[&str]) {
     for part in parts {
         assert!(said.contains(part), "{part:?} is missing:\n{said}");
     }
 }
+
+/// A file that names this version of the contract in the place of the one it is made for.
+pub(crate) fn for_contract(file: &[u8], version: &str) -> Vec<u8> {
+    let (from, to) = (&b"quipu:plugin/handler@0.1.0"[..], format!("quipu:plugin/handler@{version}"));
+    let mut bytes = file.to_vec();
+    let at: Vec<usize> = (0..file.len() - from.len()).filter(|&at| file[at..].starts_with(from)).collect();
+    assert!(!at.is_empty(), "the file names its contract");
+    for at in at {
+        bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+    }
+    bytes
+}
+
+/// What a file for version 0.2.0 of the contract is answered with.
+pub(crate) const LATER: [&str; 3] =
+    ["later.wasm is made for version 0.2.0 of the plugin contract", "this router has 0.1", "build it against"];
 
 /// One project for all, since each build of another one compiles the SDK anew.
 #[tokio::test]
@@ -70,6 +86,7 @@ async fn each_mistake_in_rust_is_answered_with_what_to_do() {
         &said,
         &[&format!("panic at src/lib.rs:{LINE}:"), "no place", "message   ak0247", "again     quipu plugin run"],
     );
+    says(&said, &["plugin mistaken@", "a route tries it again", "json_at"]);
 
     // An endless loop.
     let (code, line, said) = author.one("mistaken", "let _ = message; loop {}", &[]).await;
@@ -77,7 +94,11 @@ async fn each_mistake_in_rust_is_answered_with_what_to_do() {
     says(&line, &["\"kind\":\"deadline\""]);
     says(
         &said,
-        &["plugin ran over 50 ms", "an endless loop, or more work than `deadline` allows: [limits] in plugin.toml"],
+        &[
+            "plugin mistaken@",
+            "plugin ran over 50 ms",
+            "an endless loop, or more work than `deadline` allows: [limits] in plugin.toml",
+        ],
     );
 
     // Too much output.
@@ -85,7 +106,10 @@ async fn each_mistake_in_rust_is_answered_with_what_to_do() {
     let (code, line, said) = author.one("mistaken", flood, &[]).await;
     assert_eq!(code, Some(1));
     says(&line, &["\"kind\":\"output\""]);
-    says(&said, &["output limit of 4 MiB reached", "more than `output` allows: [limits] in plugin.toml"]);
+    says(
+        &said,
+        &["plugin mistaken@", "output limit of 4 MiB reached", "more than `output` allows: [limits] in plugin.toml"],
+    );
 
     // An import that nobody declared.
     let import =
@@ -93,6 +117,13 @@ async fn each_mistake_in_rust_is_answered_with_what_to_do() {
     let (code, _, said) = author.one("mistaken", import, &[]).await;
     assert_eq!(code, Some(1));
     says(&said, &["mistaken", "imports `env::system`"]);
+
+    // The file of before, made for a contract of later.
+    let built = std::fs::read(author.path("mistaken/.quipu/mistaken.wasm")).expect("built");
+    std::fs::write(author.path("later.wasm"), for_contract(&built, "0.2.0")).expect("written");
+    let (code, _, said) = author.on_input(&["plugin", "run", "later.wasm"]).await;
+    assert_eq!(code, Some(1));
+    says(&said, &LATER);
 }
 
 #[tokio::test]

@@ -1,27 +1,16 @@
-//! Python, JavaScript, TypeScript and Go by their own tools: a new project passes its cases, and mistakes that show when a
-//! plugin is built are told with the author's own file and line. Where a tool is missing the test says which, and passes.
-//!
-//! The tools are looked for as `quipu plugin` does, in `$QUIPU_TOOLS`; without it in `~/.cache/quipu-tools`, where
-//! `plugin-sdk/toolchains.sh` puts them.
+//! Python, JavaScript, TypeScript and Go by their own tools: a new project passes its cases, and mistakes are told with the
+//! author's own file and line: those that show when a plugin is built, and in Python and JavaScript those that show when
+//! it runs. Where a tool is missing the test says which, and passes.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Output, Stdio};
-use std::time::Duration;
+use std::os::unix::fs::symlink;
 
-use quipu_tests::quipu;
-use serde_json::Value;
-use tempfile::TempDir;
-
-use crate::{QUIPU, languages};
-
-/// A Python interpreter is compiled for each build, and again to be run.
-const PATIENCE: Duration = Duration::from_mins(15);
+use crate::languages::Language;
+use crate::mistakes::{LATER, for_contract, says};
 
 #[tokio::test]
 async fn python() {
-    let Some(project) = Project::new("python").await else { return };
-    project.passes_its_cases().await;
+    let Some(language) = a_project("python").await else { return };
     let mistakes = [
         (
             "import requests\n",
@@ -35,14 +24,30 @@ async fn python() {
         ("def process(message, config):\n    pass\n", &["no function has @plugin"]),
     ];
     for (text, expected) in mistakes {
-        project.does_not_build("app.py", text, expected).await;
+        does_not_build(&language, "app.py", text, expected).await;
     }
+    at_run_time(&language, "app.py", PYTHON, ["app.py:9 in process", "app.py:11 in process"]).await;
+
+    // What a link leads to goes in; a virtual environment does not, nor a link that leads nowhere.
+    let write = |path: &str, text: &str| {
+        let path = language.path(path);
+        fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        fs::write(path, text).expect("written");
+    };
+    write("tried/env/pyvenv.cfg", "home = /usr/bin\n");
+    fs::File::create(language.path("tried/env/large")).and_then(|file| file.set_len(64 << 20)).expect("made");
+    write("elsewhere/helper.py", "from quipu import forward\n\nVERDICT = forward\n");
+    symlink(language.path("elsewhere"), language.path("tried/shared")).expect("linked");
+    symlink("nowhere", language.path("tried/dangling.py")).expect("linked");
+    let linked = "from quipu import plugin\nfrom shared.helper import VERDICT\n\n\n@plugin\ndef process(message, config):\n    \
+                  return VERDICT()\n";
+    write("tried/app.py", linked);
+    language.good(&["plugin", "build", "tried"], "").await;
 }
 
 #[tokio::test]
 async fn javascript() {
-    let Some(project) = Project::new("js").await else { return };
-    project.passes_its_cases().await;
+    let Some(language) = a_project("js").await else { return };
     let mistakes = [
         ("import fs from \"node:fs\";\n", &["plugin.js:1:", "\"node:fs\" is not there for plugins"][..]),
         ("import tcp from \"wasi:sockets/tcp@0.2.0\";\n", &["plugin.js:1:", "no network"]),
@@ -55,87 +60,135 @@ async fn javascript() {
         ("export function proces() {}\n", &["exports no function `process`"]),
     ];
     for (text, expected) in mistakes {
-        project.does_not_build("plugin.js", text, expected).await;
+        does_not_build(&language, "plugin.js", text, expected).await;
     }
+    at_run_time(&language, "plugin.js", JAVASCRIPT, ["plugin.js:9:", "plugin.js:11:"]).await;
 }
 
 #[tokio::test]
 async fn typescript() {
-    let Some(project) = Project::new("ts").await else { return };
-    project.passes_its_cases().await;
-    let text = fs::read_to_string(project.path("tried/plugin.ts")).expect("a template");
+    let Some(language) = a_project("ts").await else { return };
+    let text = fs::read_to_string(language.path("tried/plugin.ts")).expect("a template");
     let expected = ["plugin.ts(7,", "error TS2551: Property 'at_leest' does not exist"];
-    project.does_not_build("plugin.ts", &text.replace("config.at_least", "config.at_leest"), &expected).await;
+    does_not_build(&language, "plugin.ts", &text.replace("config.at_least", "config.at_leest"), &expected).await;
 }
 
 #[tokio::test]
 async fn go() {
-    let Some(project) = Project::new("go").await else { return };
-    project.passes_its_cases().await;
-    let text = fs::read_to_string(project.path("tried/main.go")).expect("a template");
+    let Some(language) = a_project("go").await else { return };
+    let text = fs::read_to_string(language.path("tried/main.go")).expect("a template");
     let expected = ["main.go:", "undefined: small"];
-    project.does_not_build("main.go", &text.replace("\"small\"", "small"), &expected).await;
+    does_not_build(&language, "main.go", &text.replace("\"small\"", "small"), &expected).await;
+
+    // Null is no number, and `sort` a package of Go's own.
+    language.good(&["plugin", "new", "sort", "--lang", "go"], "").await;
+    language.good(&["plugin", "build", "sort"], "").await;
+    let (code, _, said) = language.said(&["plugin", "run", "sort/.quipu/sort.wasm", "-c", "at_least=null"], "").await;
+    assert_eq!(code, Some(1));
+    says(&said, &["plugin `sort` refuses its configuration: at_least: found null, expected float64"]);
 }
 
-struct Project {
-    directory: TempDir,
+/// A plugin that does what its message asks for: line 9 reads what is not there, line 11 raises.
+const PYTHON: &str = r#"from quipu import plugin, forward
+
+
+@plugin(at_least=float)
+def process(message, config):
+    message.json_at("id", str)
+    match message.json["do"]:
+        case "missing":
+            return message.json["properties"]["mag"]
+        case "exception":
+            raise RuntimeError("no place")
+        case "loop":
+            while True:
+                pass
+        case "flood":
+            message.set_payload(bytes(5 << 20))
+    return forward()
+"#;
+
+/// The same in JavaScript.
+const JAVASCRIPT: &str = r#"import { forward } from "quipu";
+
+export const schema = { at_least: Number };
+
+export function process(message, config) {
+  message.jsonAt("id", String);
+  switch (message.json.do) {
+    case "missing":
+      return message.json.properties.mag;
+    case "exception":
+      throw new Error("no place");
+    case "loop":
+      for (;;);
+    case "flood":
+      message.setPayload(new Uint8Array(5 << 20));
+  }
+  return forward();
+}
+"#;
+
+const MESSAGES: &str = r#"{"id":"a","do":"missing"}
+{"id":"b","do":"exception"}
+{"id":"c","do":"loop"}
+{"id":"d","do":"flood"}
+{"do":"nothing"}
+"#;
+
+/// Mistakes of a plugin that builds. `places` are those of a field that is not there, and of an exception.
+async fn at_run_time(language: &Language, file: &str, text: &str, places: [&str; 2]) {
+    fs::write(language.path("tried").join(file), text).expect("written");
+    language.good(&["plugin", "build", "tried"], "").await;
+
+    // A wrong type in the configuration, and a key too many.
+    for (key, said_of_it) in [("at_least=big", "at_least"), ("at_leest=4.5", "at_leest")] {
+        let (code, _, said) = language.said(&["plugin", "run", "tried", "-c", key], MESSAGES).await;
+        assert_eq!(code, Some(1));
+        says(&said, &["plugin `tried` refuses its configuration: ", said_of_it, "-c KEY=VALUE, --config FILE"]);
+    }
+
+    let (code, lines, said) = language.said(&["plugin", "run", "tried"], MESSAGES).await;
+    let lines: Vec<&str> = lines.lines().collect();
+    assert!(code == Some(1) && lines.len() == 5, "{lines:?} {said}");
+    for (line, place, what) in [(lines[0], places[0], "mag"), (lines[1], places[1], "no place")] {
+        says(line, &["\"verdict\":\"fault\"", "\"kind\":\"fault\"", place, what]);
+        says(&said, &[place, what]);
+    }
+    says(lines[2], &["\"kind\":\"deadline\""]);
+    says(
+        &said,
+        &["plugin ran over 3 s", "an endless loop, or more work than `deadline` allows: [limits] in plugin.toml"],
+    );
+    says(lines[3], &["\"kind\":\"output\""]);
+    says(&said, &["output limit of 4 MiB reached", "more than `output` allows: [limits] in plugin.toml"]);
+    says(lines[4], &["\"verdict\":\"reject\"", "id: absent"]);
+    says(&said, &["plugin tried@", "a route tries it again", "json_at", "again     quipu plugin run"]);
+
+    // The same file, made for a contract of later.
+    let built = fs::read(language.path("tried/.quipu/tried.wasm")).expect("built");
+    fs::write(language.path("later.wasm"), for_contract(&built, "0.2.0")).expect("written");
+    let (code, _, said) = language.said(&["plugin", "run", "later.wasm"], "").await;
+    assert_eq!(code, Some(1));
+    says(&said, &LATER);
 }
 
-impl Project {
-    /// A new project `tried`; None where a tool of its language is missing.
-    async fn new(language: &str) -> Option<Self> {
-        let project = Self { directory: tempfile::tempdir().expect("a directory") };
-        let output = project.run(&["plugin", "doctor", "--lang", language, "--json"]).await;
-        let found: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-        let tools = found["tools"].as_array().expect("a list of tools");
-        let missing: Vec<&str> =
-            tools.iter().filter(|tool| tool["missing"] == true).filter_map(|tool| tool["tool"].as_str()).collect();
-        if !missing.is_empty() {
-            println!("{language}: skipped: needs {}", missing.join(", "));
-            return None;
-        }
-        let made = project.run(&["plugin", "new", "tried", "--lang", language]).await;
-        assert!(made.status.success(), "{}", words(&made));
-        // On a busy machine an interpreter's 50 ms may all be waiting.
-        let manifest = project.path("tried/plugin.toml");
-        let text = fs::read_to_string(&manifest).expect("a manifest") + "\n[limits]\ndeadline = \"10s\"\n";
-        fs::write(manifest, text).expect("written");
-        Some(project)
-    }
-
-    async fn passes_its_cases(&self) {
-        let tested = self.run(&["plugin", "test", "tried"]).await;
-        assert!(tested.status.success() && words(&tested).contains("3 passed, 0 failed"), "{}", words(&tested));
-    }
-
-    async fn does_not_build(&self, file: &str, text: &str, expected: &[&str]) {
-        fs::write(self.path("tried").join(file), text).expect("written");
-        let output = self.run(&["plugin", "build", "tried"]).await;
-        let said = words(&output);
-        assert!(!output.status.success(), "{text}: {said}");
-        for part in expected {
-            assert!(said.contains(part), "{part:?} is not in\n{said}");
-        }
-        let elsewhere = self.directory.path().display().to_string();
-        assert!(!said.contains(&elsewhere), "paths are those of the project: {said}");
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    async fn run(&self, arguments: &[&str]) -> Output {
-        self.run_on(arguments, Stdio::null()).await
-    }
-
-    async fn run_on(&self, arguments: &[&str], input: Stdio) -> Output {
-        let mut command = quipu(QUIPU, self.directory.path());
-        command.env("QUIPU_TOOLS", languages::tools()).args(arguments).stdin(input);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await;
-        output.unwrap_or_else(|_| panic!("{arguments:?} takes too long")).expect("it runs")
-    }
+/// A new project `tried` that passes its cases; None where a tool of its language is missing.
+async fn a_project(name: &'static str) -> Option<Language> {
+    let language = Language::at_hand(name).await?;
+    language.good(&["plugin", "new", "tried", "--lang", name], "").await;
+    language.give_time("tried", "3s");
+    let tested = language.good(&["plugin", "test", "tried"], "").await;
+    assert!(tested.contains("3 passed, 0 failed"), "{tested}");
+    Some(language)
 }
 
-fn words(output: &Output) -> String {
-    [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
+async fn does_not_build(language: &Language, file: &str, text: &str, expected: &[&str]) {
+    fs::write(language.path("tried").join(file), text).expect("written");
+    let (code, lines, said) = language.said(&["plugin", "build", "tried"], "").await;
+    let said = lines + &said;
+    assert_eq!(code, Some(1), "{text}: {said}");
+    says(&said, expected);
+    let elsewhere = language.path("").display().to_string();
+    assert!(!said.contains(&elsewhere), "paths are those of the project: {said}");
 }

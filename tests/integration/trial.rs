@@ -5,6 +5,7 @@
 
 mod sessions;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -66,7 +67,8 @@ async fn with_input(directory: &Path, arguments: &[&str], input: &str) -> (Optio
 pub(crate) fn masked(text: &str) -> String {
     let mask =
         |text: &str, what: &str, with: &str| Regex::new(what).expect("a pattern").replace_all(text, with).into_owned();
-    let text = mask(text, r"\d+(\.\d+)? (ns|µs|ms|s)\b", "N µs");
+    let text = mask(text, r#""ns":\d+"#, r#""ns":N"#);
+    let text = mask(&text, r"\d+(\.\d+)? (ns|µs|ms|s)\b", "N µs");
     // How long a time is decides how many spaces are before it.
     let text = mask(&text, r" {2,}N µs", "  N µs");
     let text = mask(&text, r"\b[0-9a-f]{8,64}\b", "DIGEST");
@@ -109,6 +111,12 @@ async fn a_case_that_fails_shows_each_difference_and_how_to_see_it_again() {
             .await;
     assert_eq!(code, Some(0), "{said}{error}");
     assert!(error.contains("same as recorded: forward"), "{error}");
+    let capsule = ".quipu/failed/keeps-the-place";
+    let mode = std::fs::metadata(project.path().join(capsule)).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "the configuration is in it");
+    let (code, _, error) =
+        run(project.path(), &["plugin", "run", "p.wasm", "--capsule", capsule, "--subject", "other"]).await;
+    assert_eq!((code, error.contains("--subject")), (Some(2), true), "a capsule has a subject of its own: {error}");
     let again: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!((&again["verdict"], &again["headers"]), (&json!("forward"), &json!({ "by": "one" })));
 
@@ -165,23 +173,23 @@ async fn reports_say_what_the_terminal_says() {
     check(
         &xml,
         &expect![[r#"
-        <?xml version="N.N" encoding="UTF-N"?>
-        <testsuites name="p" tests="N" failures="N" time="N.N">
-          <testsuite name="./tests/first.toml" tests="N" failures="N" time="N.N">
-            <testcase name="marks" classname="p" file="./tests/first.toml" line="N" time="N.N">
-              <failure message="verdict: expected forward, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;">verdict: expected forward, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;</failure>
-            </testcase>
-            <testcase name="keeps the place" classname="p" file="./tests/first.toml" line="N" time="N.N">
-              <failure message="verdict: expected drop, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;">verdict: expected drop, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;
-        header by: expected &quot;me&quot;, found &quot;one&quot;
-        header region: expected &quot;alaska&quot;, found (absent)
-        payload $.properties.net: expected &quot;ak&quot;, found (absent)
-        payload $.properties.place: expected &quot;elsewhere&quot;, found &quot;N km SE of Nanwalek, Alaska&quot;
-        output N message: expected audit, found (absent)</failure>
-            </testcase>
-          </testsuite>
-        </testsuites>
-    "#]],
+            <?xml version="N.N" encoding="UTF-N"?>
+            <testsuites name="p" tests="N" failures="N" time="N.N">
+              <testsuite name="./tests/first.toml" tests="N" failures="N" time="N.N">
+                <testcase name="marks" classname="p" file="./tests/first.toml" line="N" time="N.N">
+                  <failure message="verdict: expected forward, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;">verdict: expected forward, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;
+            header by: expected &quot;one&quot;, found (absent)</failure>
+                </testcase>
+                <testcase name="keeps the place" classname="p" file="./tests/first.toml" line="N" time="N.N">
+                  <failure message="verdict: expected drop, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;">verdict: expected drop, found fault &quot;plugin trapped: wasm `unreachable` instruction executed&quot;
+            header by: expected &quot;me&quot;, found (absent)
+            header region: expected &quot;alaska&quot;, found (absent)
+            payload: expected {&quot;properties&quot;:{&quot;net&quot;:&quot;ak&quot;,&quot;place&quot;:&quot;elsewhere&quot;}}, found (absent)
+            output N message: expected audit, found (absent)</failure>
+                </testcase>
+              </testsuite>
+            </testsuites>
+        "#]],
     );
     let report = std::fs::read_to_string(project.path().join("report.json")).expect("read");
     let report: Value = serde_json::from_str(&report).expect("JSON");
@@ -272,11 +280,12 @@ async fn a_fault_is_shown_with_a_capsule_that_makes_it_again() {
     check(
         &error,
         &expect![[r#"
-        fault     plugin trapped: wasm `unreachable` instruction executed
-                  N  decide                                               N runtime frames: --trace  (lines need build --debug)
-        message   akN  test  N bytes      plugin DIGEST   config NeNdd   used N.N of N µs, N.N of N MiB
-        again     quipu plugin run p.wasm --capsule .quipu/failed/akN
-    "#]],
+            fault     plugin trapped: wasm `unreachable` instruction executed
+                      N  decide                                               N runtime frames: --trace  (lines need build --debug)
+                      the plugin ended itself, or ran into a bug: `build --debug` gives the trace its lines
+            message   akN  test  N bytes      plugin p@DIGEST   config NeNdd   used N.N of N µs, N.N of N MiB
+            again     quipu plugin run p.wasm --capsule .quipu/failed/akN
+        "#]],
     );
     let (code, _, error) = run(project.path(), &["plugin", "run", "p.wasm", "--capsule", ".quipu/failed/ak0247"]).await;
     assert_eq!((code, error.contains("same as recorded: fault unreachable")), (Some(0), true), "{error}");
@@ -315,14 +324,85 @@ async fn messages_of_a_queue_are_tried_and_stay_there() {
         "#]],
     );
     let said = server.cli(&["plugin", "test", file, "--from-queue", "q", "--json"]).await;
-    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let offsets: Vec<u64> = lines.iter().filter_map(|line| line["offset"].as_u64()).collect();
+    let found: Value = serde_json::from_str(&said).expect("one object");
+    let messages = found["messages"].as_array().expect("a list");
+    let offsets: Vec<u64> = messages.iter().filter_map(|message| message["offset"].as_u64()).collect();
     assert_eq!(offsets, [0, 1, 2, 3, 4, 5], "all of them, in order");
+    let report = server.directory().join("report.xml");
+    let arguments = ["plugin", "test", file, "--from-queue", "q", "--filter", "^m[12]$", "--report"];
+    server.cli(&[&arguments[..], &[&format!("junit={}", report.display())]].concat()).await;
+    check(
+        &std::fs::read_to_string(report).expect("written"),
+        &expect![[r#"
+        <?xml version="N.N" encoding="UTF-N"?>
+        <testsuites name="p" tests="N" failures="N" time="N.N">
+          <testsuite name="q" tests="N" failures="N" time="N.N">
+            <testcase name="mN" classname="p" file="q" line="N" time="N.N"/>
+            <testcase name="mN" classname="p" file="q" line="N" time="N.N"/>
+          </testsuite>
+        </testsuites>
+    "#]],
+    );
     let failed = server.cli_output(&["plugin", "test", file, "--from-queue", "r"]).await;
     let error = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(error.contains("there is no queue \"r\""), "{error}");
     let left: Value = serde_json::from_str(&server.cli(&["queue", "list", "--json"]).await).expect("JSON");
     assert_eq!(left["queues"][0]["messages"], 6, "{left}");
+}
+
+/// The directory of a project `marker`, as after a build.
+fn marker() -> TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let write = |name: &str, bytes: &[u8]| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+        std::fs::write(path, bytes).expect("written");
+    };
+    let manifest = "[plugin]\nname = \"marker\"\nversion = \"1.4.0\"\nlanguage = \"c\"\n[config]\nn = 1\n";
+    write("plugin.toml", manifest.as_bytes());
+    write(".quipu/marker.wasm", &wasm("one", FORWARD));
+    let first = CASES.split("\n\n").next().expect("a case");
+    write(
+        "tests/first.toml",
+        format!("{first}\n[[case]]\nname = \"own\"\nconfig = {{}}\nexpect.emitted = 0\n").as_bytes(),
+    );
+    directory
+}
+
+#[tokio::test]
+async fn a_project_is_pushed_with_its_name_its_version_and_its_cases() {
+    let server = TestServer::start(QUIPU, "[queue.q]\n").await;
+    let project = marker();
+    let file = project.path().join(".quipu/marker.wasm").display().to_string();
+    let push = async |more: &[&str]| server.cli(&[&["plugin", "push", &file], more].concat()).await;
+    let shown = async |name: &str| -> Value {
+        serde_json::from_str(&server.cli(&["plugin", "show", name, "--json"]).await).expect("JSON")
+    };
+    let cases = |shown: &Value| shown["versions"][0]["cases"].as_array().cloned().expect("a list");
+    assert!(push(&[]).await.starts_with("pushed marker@1.4.0 ("));
+    let found = cases(&shown("marker").await);
+    let configs: Vec<&Value> = found.iter().map(|case| &case["config"]).collect();
+    assert_eq!(configs, [&json!({ "n": 1 }), &json!({})], "that with which it has passed");
+
+    let none = project.path().join("none.json").display().to_string();
+    std::fs::write(&none, "[]").expect("written");
+    let said = push(&["--name", "other", "--tag", "2.0.0", "--cases", &none]).await;
+    assert!(said.starts_with("pushed other@2.0.0 (") && said.contains("), 0 cases\n"), "{said}");
+
+    // Secrets of this machine stay here.
+    let manifest = project.path().join("plugin.toml");
+    let text = std::fs::read_to_string(&manifest).expect("read");
+    std::fs::write(&manifest, text.replace("n = 1", "n = { env = \"PATH\" }").replace("1.4.0", "1.4.1"))
+        .expect("written");
+    push(&["--name", "secret"]).await;
+    let found = cases(&shown("secret").await);
+    assert_eq!((found.len(), found[0].get("config")), (2, None));
+
+    // Another file is nobody's.
+    let copy = project.path().join("copy.wasm").display().to_string();
+    std::fs::copy(&file, &copy).expect("copied");
+    let said = server.cli(&["plugin", "push", &copy]).await;
+    assert!(said.starts_with("pushed copy@") && said.contains("), 0 cases\n"), "{said}");
 }
 
 #[tokio::test]

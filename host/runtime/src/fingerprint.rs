@@ -116,16 +116,35 @@ pub(crate) fn rust(line: &str) -> Option<String> {
 fn wasm(line: &str) -> Option<String> {
     let (name, _) = line.rsplit_once(" (0x")?;
     let name = bare(name);
-    is_own(name).then(|| name.to_owned())
+    is_own(&name).then_some(name)
 }
 
-/// A function's name without its module, and without the hash that is new with each build.
-pub(crate) fn bare(name: &str) -> &str {
-    let name = name.rsplit_once('!').filter(|(module, _)| !module.contains(' ')).map_or(name, |(_, name)| name);
-    match name.rsplit_once("::h") {
-        Some((path, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => path,
+/// A function's name without its module, and without the hashes that are new with each build: Rust's `::h` and 16 digits
+/// at the end, or digits in brackets behind each crate, `std[9a6d2f0c41b7e853]::panicking`.
+pub(crate) fn bare(name: &str) -> String {
+    let name =
+        name.split_once('!').filter(|(module, _)| !module.contains([' ', ':', '<'])).map_or(name, |(_, name)| name);
+    let name = match name.rsplit_once("::h") {
+        Some((path, hash)) if hash.len() == 16 && is_hash(hash) => path,
         _ => name,
+    };
+    let (mut bare, mut rest) = (String::new(), name);
+    while let Some((before, after)) = rest.split_once('[') {
+        bare.push_str(before);
+        rest = match after.split_once(']').filter(|(hash, _)| is_hash(hash)) {
+            Some((_, after)) => after,
+            None => {
+                bare.push('[');
+                after
+            }
+        };
     }
+    bare + rest
+}
+
+/// Of a crate, leading zeros are left out.
+fn is_hash(text: &str) -> bool {
+    (8..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// Whether a function is of the plugin's author, as far as its name tells.
@@ -184,6 +203,20 @@ mod tests {
 
     fn fault(kind: FaultKind, text: &str, trace: &[&str]) -> Fault {
         Fault { kind, text: text.into(), trace: trace.iter().map(|&line| line.into()).collect() }
+    }
+
+    #[test]
+    fn names_lose_what_is_new_with_each_build() {
+        let names = [
+            ("big.wasm!big::magnitude::h0123456789abcdef", "big::magnitude"),
+            ("std[9a6d2f0c41b7e853]::panicking::begin", "std::panicking::begin"),
+            ("big.wasm!std[9a6d2f0c41b7e853]::end::<core[16f0c41b7e8531]::Never, !>", "std::end::<core::Never, !>"),
+            ("big::all::<[u8; 4]>", "big::all::<[u8; 4]>"),
+        ];
+        for (name, expected) in names {
+            assert_eq!(bare(name), expected);
+        }
+        assert!(!is_own(&bare("std[9a6d2f0c41b7e853]::panicking::begin")));
     }
 
     #[test]

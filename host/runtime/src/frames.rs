@@ -48,7 +48,7 @@ impl Fault {
             // What was inlined into the function after it has no offset of its own.
             let name = line.strip_prefix("- ").unwrap_or(line);
             let name = name.rsplit_once(" (0x").map_or(name, |(name, _)| name);
-            let function = bare(name).to_owned();
+            let function = bare(name);
             frames.push(Frame { is_own: is_own(&function), function, place: None });
         }
         frames

@@ -36,7 +36,7 @@ use quipu_router::{OnBroken, Template, TraceMode};
 pub(crate) use raw::Table;
 pub(crate) use units::{ByteSize, HumanDuration};
 pub(crate) use users::{ANONYMOUS, Read, UserConfig};
-pub(crate) use values::to_json;
+pub(crate) use values::{has_secret, to_json};
 
 /// Longest grace period at shutdown.
 pub(crate) const GRACE_MAX: Duration = Duration::from_secs(10);

@@ -3,8 +3,10 @@
 mod access;
 mod app;
 mod author;
+
 mod commands;
 mod config;
+mod files;
 mod listener;
 mod live;
 mod memory;

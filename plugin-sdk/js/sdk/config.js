@@ -17,7 +17,7 @@ export function checked(config, schema) {
     }
     const problem = expectJson(config[key], required ? wanted : Object(wanted).constructor);
     if (problem !== undefined) {
-      const found = kind(config[key]) === "a text" ? `${problem}: ${JSON.stringify(config[key])}` : problem;
+      const found = kind(config[key]) === "text" ? `${problem}: ${JSON.stringify(config[key])}` : problem;
       throw new ConfigError(`${key}: ${found}`);
     }
     whole[key] = config[key];

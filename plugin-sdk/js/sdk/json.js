@@ -15,9 +15,10 @@ export function parsePath(path) {
 export function fieldOf(json, names) {
   let value = json;
   for (const [depth, name] of names.entries()) {
-    const place = depth === 0 ? "the payload" : names.slice(0, depth).join(".");
-    if (value === null || typeof value !== "object") return { problem: `absent: ${place} is ${kind(value)}` };
-    const isThere = Object.hasOwn(value, name) && !(Array.isArray(value) && name === "length");
+    const place = depth === 0 ? "the payload" : JSON.stringify(names.slice(0, depth).join("."));
+    const hasNames = Array.isArray(value) ? /^[0-9]+$/.test(name) : value !== null && typeof value === "object";
+    if (!hasNames) return { problem: `absent: ${place} is ${kind(value)}, not an object` };
+    const isThere = Object.hasOwn(value, name);
     if (!isThere) return { problem: `absent: ${place} has no ${JSON.stringify(name)}` };
     value = value[name];
   }
@@ -26,8 +27,8 @@ export function fieldOf(json, names) {
 
 const EXPECTED = new Map([
   [Number, "a number"],
-  [String, "a text"],
-  [Boolean, "true or false"],
+  [String, "text"],
+  [Boolean, "a boolean"],
   [Array, "an array"],
   [Object, "an object"],
 ]);
@@ -38,9 +39,7 @@ export function expectJson(value, type) {
   if (expected === undefined) {
     throw new TypeError("a type is one of Number, String, Boolean, Array, Object");
   }
-  return kind(value) === expected || (expected === "true or false" && typeof value === "boolean")
-    ? undefined
-    : `found ${kind(value)}, expected ${expected}`;
+  return kind(value) === expected ? undefined : `found ${kind(value)}, expected ${expected}`;
 }
 
 /** As people call it. */
@@ -51,10 +50,10 @@ export function kind(value) {
     case "number":
       return "a number";
     case "string":
-      return "a text";
-    case "object":
-      return "an object";
+      return "text";
+    case "boolean":
+      return "a boolean";
     default:
-      return String(value);
+      return "an object";
   }
 }

@@ -133,7 +133,11 @@ pub fn checked(payload: &[u8]) -> Result<&str, JsonError> {
     if deepest > DEPTH_MAX {
         return Err(JsonError::TooDeep(deepest));
     }
-    // What the parser passed over was not looked at as text.
+    text_of(payload)
+}
+
+/// What a parser passes over it does not look at as text, and JSON is UTF-8 all through.
+fn text_of(payload: &[u8]) -> Result<&str, JsonError> {
     str::from_utf8(payload).map_err(|error| JsonError::NotJson(de::Error::custom(error)))
 }
 
@@ -155,6 +159,7 @@ fn find<'a>(payload: &'a [u8], path: &FieldPath) -> Result<&'a RawValue, JsonErr
     let mut json = serde_json::Deserializer::from_slice(payload);
     let found = Walk { names: &path.names, depth: 0 }.deserialize(&mut json).map_err(JsonError::NotJson)?;
     json.end().map_err(JsonError::NotJson)?;
+    text_of(payload)?;
     let absent = |problem| JsonError::Absent { path: path.text.clone(), problem };
     match found {
         Found::Value(value) => Ok(value),
@@ -319,7 +324,7 @@ impl Visitor<'_> for Name<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEPTH_MAX, checked, field, whole};
+    use super::{DEPTH_MAX, JsonError, checked, field, whole};
     use serde::Deserialize;
     use serde::de::DeserializeOwned;
     use std::fmt::Debug;
@@ -350,6 +355,13 @@ mod tests {
         check::<f64>(QUAKE, "at.mag", r#"at.mag: absent: "at" is an array, not an object"#);
         check::<f64>(QUAKE, "at.5", r#"at.5: absent: "at" has no "5""#);
         check::<f64>("7", "mag", "mag: absent: the payload is a number, not an object");
+    }
+
+    #[test]
+    fn what_is_passed_over_is_utf_8_too() {
+        let path = "mag".parse().expect("a path");
+        let found = field::<f64>(b"{\"mag\":5,\"net\":\"\xff\"}", &path);
+        assert!(matches!(found, Err(JsonError::NotJson(_))), "{found:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Randomness for dependencies that ask the crate `getrandom` for it: the router's, so that a replay sees the same.
 //!
 //! On this target `getrandom` has no source of its own but a browser's. Built with `--cfg getrandom_backend="custom"`,
-//! as the router's stock plugins are, it asks the function below. Good for hash tables and for what programs call
+//! as `quipu plugin build` does, it asks the function below. Good for hash tables and for what programs call
 //! random; no source of secrets.
 
 use crate::context;

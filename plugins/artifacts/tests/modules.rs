@@ -17,6 +17,19 @@ fn all_keep_their_limit_of_size() {
 }
 
 #[test]
+fn the_table_of_plugins_has_their_limits_of_size() {
+    let table = fs::read_to_string("../README.md").unwrap();
+    for StockPlugin { name, kib_max, .. } in ALL {
+        let row = table.lines().find(|line| line.starts_with(&format!("| [`{name}`]({name}) |")));
+        let limit = match kib_max {
+            0..1_000 => format!("| {kib_max} KiB |"),
+            _ => format!("| {},{:03} KiB |", kib_max / 1_000, kib_max % 1_000),
+        };
+        assert!(row.is_some_and(|row| row.ends_with(&limit)), "{name}: {row:?} does not end with {limit}");
+    }
+}
+
+#[test]
 fn all_are_core_modules_with_a_component_type() {
     for plugin in ALL {
         assert!(plugin.wasm.starts_with(b"\0asm\x01\0\0\0"), "{plugin:?}");

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::splice;
 use super::trial::Outcome;
 use crate::plugins::cases::content::readable;
-use crate::plugins::cases::{Expect, Tried, at, fits, found};
+use crate::plugins::cases::{Expect, Tried, at, fits, found, remains};
 
 /// The file's text with what these outcomes of its cases found.
 ///
@@ -45,6 +45,11 @@ fn expect(before: &Expect, tried: &Tried) -> Result<Map<String, Value>> {
     }
     let Value::Object(mut expect) = serde_json::to_value(before)? else { bail!("no table") };
     verdict(&mut expect, &found);
+    logs(&mut expect, attempt);
+    if !remains(&attempt.verdict) {
+        undone(&mut expect);
+        return Ok(expect);
+    }
     let message = &attempt.output.message;
     headers(&mut expect, &message.headers);
     key(&mut expect, message.key.as_ref());
@@ -57,8 +62,19 @@ fn expect(before: &Expect, tried: &Tried) -> Result<Map<String, Value>> {
     numbers.into_iter().for_each(|(name, value)| replace(&mut expect, name, value));
     payload(&mut expect, &message.payload);
     outputs(&mut expect, &found, attempt);
-    logs(&mut expect, attempt);
     Ok(expect)
+}
+
+/// Of what the plugin did nothing remains, so that nothing of it can be expected.
+fn undone(expect: &mut Map<String, Value>) {
+    for name in ["headers", "key", "key_base64", "priority", "expires_ms", "deliver_at_ms"] {
+        expect.remove(name);
+    }
+    for name in ["payload", "payload_text", "payload_base64"] {
+        expect.remove(name);
+    }
+    replace(expect, "emitted", json!(0));
+    replace(expect, "outputs", json!([]));
 }
 
 /// All that was found, as far as it can be expected: headers that are gone in a list of their own, since TOML has no null.

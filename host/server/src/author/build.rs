@@ -41,6 +41,8 @@ pub(crate) struct Built {
     pub(crate) file: PathBuf,
     /// Compiled from that file.
     pub(crate) component: Component,
+    /// How long that took.
+    pub(crate) compile: Duration,
     /// What it needs besides the contract, as `wasi 0.1`: answered by the router, but by no more than that.
     pub(crate) needs: Vec<String>,
     /// What the tools said although they did not fail; empty, or whole lines.
@@ -60,10 +62,10 @@ pub(crate) async fn build(project: &Project, options: Options, runtime: RuntimeC
     let made = project.clone();
     let made = tokio::task::spawn_blocking(move || make(&made, &options)).await??;
     let (name, shown) = (project.name.as_str(), format!("{}.wasm", project.name));
-    let (component, _) = offline::load_bytes(name, &shown, made.bytes.clone(), runtime).await?;
+    let (component, compile) = offline::load_bytes(name, &shown, made.bytes.clone(), runtime).await?;
     let file = project.output();
     replace(&file, &made.bytes).with_context(|| file.display().to_string())?;
-    Ok(Built { file, component, needs: made.needs, said: made.said, took: begun.elapsed() })
+    Ok(Built { file, component, compile, needs: made.needs, said: made.said, took: begun.elapsed() })
 }
 
 impl Built {

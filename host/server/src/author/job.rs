@@ -106,12 +106,6 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// As [`Job::run`], for a tool that talks when all is well: that is not shown.
-    #[allow(dead_code, reason = "for tools that say more than cargo")]
-    pub(crate) fn run_quietly(&self, command: &mut Command) -> Result<(), BuildError> {
-        self.finish(command, true).map(drop)
-    }
-
     /// As [`Job::run`], for a tool whose standard output is an answer, given here.
     pub(crate) fn answer(&self, command: &mut Command) -> Result<Vec<u8>, BuildError> {
         let (output, errors) = self.finish(command, false)?;

@@ -10,9 +10,13 @@ pub(crate) mod rust;
 mod ts;
 pub(crate) mod zig;
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Arg, Command};
 
 use super::embedded::Embedded;
 use super::job::{BuildError, Job};
@@ -60,6 +64,23 @@ impl FromStr for &'static Language {
 
     fn from_str(name: &str) -> Result<Self, UnknownLanguage> {
         ALL.iter().find(|language| language.name == name).copied().ok_or_else(|| UnknownLanguage(name.into()))
+    }
+}
+
+/// Takes a language of the command line: its names are in the help and offered by shells, and errors are our own.
+#[derive(Debug, Clone)]
+pub(crate) struct Parser;
+
+impl TypedValueParser for Parser {
+    type Value = &'static Language;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<Self::Value, clap::Error> {
+        let parser = StringValueParser::new().try_map(|name: String| name.parse::<&'static Language>());
+        parser.parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(names().map(PossibleValue::new)))
     }
 }
 

@@ -1,12 +1,15 @@
 //! A new project from a language's template.
 
-use std::fs;
+use std::fs::{self, DirEntry};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::embedded::write_sdk;
 use super::languages::Language;
 use super::project::{ProjectName, WORK_DIR};
+
+/// What may be in a folder that counts as empty.
+const REPOSITORIES: [&str; 3] = [".git", ".hg", ".jj"];
 
 /// Why no project was made.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +27,7 @@ pub(crate) enum NewError {
     },
 }
 
-/// Writes a project that builds and passes its test into a folder that is empty or not there.
+/// Writes a project that builds and passes its test into a folder that is not there, or empty but for a repository.
 ///
 /// # Errors
 ///
@@ -32,7 +35,8 @@ pub(crate) enum NewError {
 pub(crate) fn create(name: &ProjectName, language: &Language, dir: &Path) -> Result<(), NewError> {
     match fs::read_dir(dir) {
         Ok(entries) => {
-            if entries.take(1).count() > 0 {
+            let is_content = |entry: DirEntry| !REPOSITORIES.iter().any(|name| entry.file_name() == *name);
+            if entries.filter_map(Result::ok).any(is_content) {
                 return Err(NewError::NotEmpty(dir.into()));
             }
         }
@@ -78,6 +82,8 @@ mod tests {
         for language in ALL {
             let dir = tempfile::tempdir().expect("a folder");
             let dir = dir.path().join("new");
+            // As `git init` leaves a folder.
+            fs::create_dir_all(dir.join(".git")).expect("made");
             create(&name, language, &dir).expect("made");
             let project = Project::open(&dir).expect("its plugin.toml is right");
             assert_eq!((&project.name, project.language.name), (&name, language.name));

@@ -10,11 +10,14 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use quipu_runtime::Limits;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use toml::Spanned;
 
 use super::languages::Language;
-use crate::config::{ByteSize, ConfigError, HumanDuration, PluginConfig, Problem, Table, read_toml, to_json};
+use super::languages::rust::RUST;
+use crate::config::{
+    ByteSize, ConfigError, HumanDuration, PluginConfig, Problem, Table, has_secret, read_toml, to_json,
+};
 use crate::plugins::version::check_tag;
 
 /// The file that makes a folder a project.
@@ -28,7 +31,6 @@ const NAME_BYTES_MAX: usize = 64;
 
 /// A folder with a plugin's source, and what its `plugin.toml` says.
 #[derive(Debug, Clone)]
-#[allow(dead_code, reason = "configuration and limits are for those who run the plugin")]
 pub(crate) struct Project {
     /// Absolute.
     pub(crate) dir: PathBuf,
@@ -38,8 +40,14 @@ pub(crate) struct Project {
     pub(crate) language: &'static Language,
     /// `source`, where it is given; relative to the folder.
     pub(crate) given_source: Option<PathBuf>,
-    /// `[config]`: what the plugin is given unless a command or a case says otherwise. An object.
-    pub(crate) config: Value,
+    /// `[config]`: what the plugin is given unless a command or a case says otherwise.
+    config: Map<String, Value>,
+    /// What it takes in from files and variables and what is not there. It takes a plugin that runs to miss it.
+    not_there: Vec<Problem>,
+    /// Whether environment variables are in it, which are where secrets are.
+    pub(crate) has_secret: bool,
+    /// How errors call its `plugin.toml`.
+    manifest: String,
     /// `[limits]`, and the router's defaults for what it does not say.
     pub(crate) limits: Limits,
 }
@@ -73,25 +81,28 @@ impl Project {
     /// There is none, or a [`ConfigError`] says everything that is wrong in it, with line and key.
     pub(crate) fn open(dir: &Path) -> Result<Self> {
         let file = dir.join(MANIFEST);
-        let shown = file.strip_prefix("./").unwrap_or(&file);
+        let shown = file.strip_prefix("./").unwrap_or(&file).to_owned();
         let text = match read(&file) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::NotFound => bail!(
                 "{} is not there: a plugin's project has one; `quipu plugin new NAME --lang LANG` makes a project",
                 shown.display()
             ),
-            Err(source) => return Err(ConfigError::Read { path: shown.into(), source }.into()),
+            Err(source) => return Err(ConfigError::Read { path: shown, source }.into()),
         };
-        let invalid = |problems| ConfigError::Invalid { file: shown.display().to_string(), problems };
+        let shown = shown.display().to_string();
         let dir = std::fs::canonicalize(dir).map_err(|source| ConfigError::Read { path: dir.into(), source })?;
-        Ok(Self::parse(&text, dir).map_err(invalid)?)
+        match Self::parse(&text, dir) {
+            Ok(project) => Ok(Self { manifest: shown, ..project }),
+            Err(problems) => Err(ConfigError::Invalid { file: shown, problems }.into()),
+        }
     }
 
     /// Of a text; files that the configuration names are looked for in the folder.
     fn parse(text: &str, dir: PathBuf) -> Result<Self, Vec<Problem>> {
         let Raw { plugin: Table(plugin), config, limits: Table(limits) } = read_toml(text)?;
         let mut problems = Vec::new();
-        let (name, language) = (plugin.name.as_ref().parse(), plugin.language.as_ref().parse());
+        let (name, language) = (plugin.name.as_ref().parse(), plugin.language.as_ref().parse::<&'static Language>());
         if let Err(e) = &name {
             problems.push(Problem::at(text, &plugin.name.span(), "plugin.name", ProjectNameError::to_string(e)));
         }
@@ -99,17 +110,25 @@ impl Project {
             let said = <&Language as FromStr>::Err::to_string(e);
             problems.push(Problem::at(text, &plugin.language.span(), "plugin.language", said));
         }
+        if let (Ok(language), Some(source)) = (&language, &plugin.source)
+            && language.name == RUST.name
+        {
+            let said = "Cargo says where the source of a crate is: `[lib] path` of Cargo.toml".to_owned();
+            problems.push(Problem::at(text, &source.span(), "plugin.source", said));
+        }
         if let Err(e) = check_tag(plugin.version.as_ref()) {
             problems.push(Problem::at(text, &plugin.version.span(), "plugin.version", e.to_string()));
         }
         let (at, table) = config.map_or((0..0, toml::Table::new()), |table| (table.span(), table.into_inner()));
-        let mut report = |key: String, message: String| problems.push(Problem::at(text, &at, key, message));
+        let mut not_there = Vec::new();
+        let mut report = |key: String, message: String| not_there.push(Problem::at(text, &at, key, message));
+        let has_secret = table.values().any(has_secret);
         // An empty path, or a whole configuration of one key `file` would be taken for a file's text.
         let config = table.into_iter().map(|(key, value)| {
             let path = format!("config.{key}");
             (key, to_json(value, &path, &dir, &mut report))
         });
-        let config = Value::Object(config.collect());
+        let config = config.collect();
         let limits = limits.check(text, &mut problems);
         problems.sort();
         match (name, language) {
@@ -118,11 +137,26 @@ impl Project {
                 name,
                 version: plugin.version.into_inner(),
                 language,
-                given_source: plugin.source,
+                given_source: plugin.source.map(Spanned::into_inner),
                 config,
+                not_there,
+                has_secret,
+                manifest: MANIFEST.into(),
                 limits,
             }),
             _ => Err(problems),
+        }
+    }
+
+    /// `[config]`, with what it takes in.
+    ///
+    /// # Errors
+    ///
+    /// A file or a variable that it takes in is not there, which matters to nobody but a plugin that runs.
+    pub(crate) fn config(&self) -> Result<&Map<String, Value>, ConfigError> {
+        match self.not_there.as_slice() {
+            [] => Ok(&self.config),
+            problems => Err(ConfigError::Invalid { file: self.manifest.clone(), problems: problems.to_vec() }),
         }
     }
 
@@ -139,6 +173,11 @@ impl Project {
     /// What a build gives: `.quipu/NAME.wasm`.
     pub(crate) fn output(&self) -> PathBuf {
         self.work_dir().join(format!("{}.wasm", self.name))
+    }
+
+    /// Whether a file is what its build gives.
+    pub(crate) fn gives(&self, file: &Path) -> bool {
+        file.canonicalize().is_ok_and(|file| file == self.output())
     }
 }
 
@@ -198,7 +237,7 @@ struct RawPlugin {
     name: Spanned<String>,
     version: Spanned<String>,
     language: Spanned<String>,
-    source: Option<PathBuf>,
+    source: Option<Spanned<PathBuf>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -270,13 +309,14 @@ mod tests {
         let rest = "[config]\nat_least = 4.5\nnets = [\"ak\"]\n[limits]\ndeadline = \"20ms\"\nmemory = \"8MiB\"\n";
         let project = parse(&format!("{PLUGIN}{rest}")).expect("a project");
         assert_eq!((project.name.as_str(), project.version.as_str()), ("big-quakes", "0.1.0"));
-        assert_eq!(project.config, serde_json::json!({ "at_least": 4.5, "nets": ["ak"] }));
+        let config = Value::Object(project.config().expect("all is there").clone());
+        assert_eq!((config, project.has_secret), (serde_json::json!({ "at_least": 4.5, "nets": ["ak"] }), false));
         let limits = (project.limits.deadline, project.limits.memory_bytes, project.limits.output_bytes);
         assert_eq!(limits, (Duration::from_millis(20), 8 << 20, 4 << 20));
         assert_eq!(project.source(), Path::new("/p/src/lib.rs"));
         assert_eq!(project.output(), Path::new("/p/.quipu/big-quakes.wasm"));
-        let elsewhere = parse(&format!("{PLUGIN}source = \"lib/plugin.rs\"\n")).expect("a project");
-        assert_eq!(elsewhere.source(), Path::new("/p/lib/plugin.rs"));
+        let elsewhere = PLUGIN.replace("rust", "c") + "source = \"lib/plugin.c\"\n";
+        assert_eq!(parse(&elsewhere).expect("a project").source(), Path::new("/p/lib/plugin.c"));
     }
 
     #[test]
@@ -285,6 +325,10 @@ mod tests {
         wrong("", "1:1: the key `plugin` is missing");
         wrong("[plugin]\nname = \"a\"\n", "1:1: plugin: the key `version` is missing");
         wrong(&format!("{PLUGIN}sauce = \"x\"\n"), "5:1: plugin.sauce: unknown key; did you mean `source`?");
+        wrong(
+            &format!("{PLUGIN}source = \"lib/plugin.rs\"\n"),
+            "5:10: plugin.source: Cargo says where the source of a crate is: `[lib] path` of Cargo.toml",
+        );
         wrong(&format!("{PLUGIN}[limit]\n"), "5:2: limit: unknown key; did you mean `limits`?");
         wrong(
             &format!("{PLUGIN}[limits]\ndeadline = 50\nmemory = \"1KiB\"\n"),
@@ -300,6 +344,16 @@ mod tests {
         assert!(lines[0].starts_with("2:8: plugin.name: expected a name of at most 64 small letters"), "{error}");
         assert!(lines[1].starts_with("3:11: plugin.version: expected a version"), "{error}");
         assert!(lines[2].starts_with("4:12: plugin.language: no language \"rusty\"; there are rust"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_that_is_not_set_is_missed_by_a_plugin_that_runs() {
+        let text = format!("{PLUGIN}[config]\nkey = {{ env = \"QUIPU_TEST_IS_NOT_SET\" }}\n");
+        let project = parse(&text).expect("a project");
+        assert!(project.has_secret);
+        let error = project.config().expect_err("it is not there").to_string();
+        assert!(error.ends_with("config.key: the environment variable QUIPU_TEST_IS_NOT_SET is not set"), "{error}");
+        assert!(error.starts_with("plugin.toml:5:"), "{error}");
     }
 
     #[test]

@@ -145,6 +145,12 @@ impl Toolbox {
         Self { dir: std::path::absolute(&dir).unwrap_or(dir), asked_from: asked_from.into() }
     }
 
+    /// Whose tools are in this folder, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), asked_from: ".".into() }
+    }
+
     /// The folder that tools are installed to.
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
@@ -160,14 +166,6 @@ impl Toolbox {
         // What npm installs looks for `node` on the PATH, and what a language runs may look for its neighbours.
         command.env("PATH", self.path());
         Ok(command)
-    }
-
-    /// The folder of a package of npm, for what is in it besides its program.
-    #[allow(dead_code, reason = "for languages whose packages hold more than a program")]
-    pub(crate) fn npm_package(&self, name: &str) -> Result<PathBuf, Missing> {
-        let tool = self.tool(name)?;
-        self.find(name)?;
-        Ok(self.dir.join("node/node_modules").join(&tool.package))
     }
 
     /// Where a tool is, once its version will do.

@@ -1,11 +1,13 @@
 //! Cases of a project, tried on its plugin: what each came to, and capsules of those that failed.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use quipu_runtime::{Capsule, Component, Use};
 use regex::Regex;
 
+use crate::files;
 use crate::plugins::cases::file::{CaseFile, Placed};
 use crate::plugins::cases::{Case, Difference, Tried};
 use crate::plugins::version::unix_ms;
@@ -86,20 +88,20 @@ pub(crate) fn failed_dir(dir: &Path) -> PathBuf {
     dir.join(".quipu").join("failed")
 }
 
-/// Writes a capsule, with the folders that it is in.
+/// Writes a capsule, with the folders that it is in. It has the plugin's configuration in it, and whatever secrets that has.
 ///
 /// # Errors
 ///
 /// It cannot be written.
 pub(crate) fn write_capsule(path: &Path, capsule: &Capsule) -> Result<()> {
     let written = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    let written = written.and_then(|()| std::fs::write(path, capsule.to_json() + "\n"));
+    let written = written.and_then(|()| files::write_private(path, &(capsule.to_json() + "\n")));
     written.with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// File names made of other names, each once.
 #[derive(Debug, Default)]
-pub(crate) struct Names(Vec<String>);
+pub(crate) struct Names(BTreeSet<String>);
 
 impl Names {
     pub(crate) fn of(&mut self, text: &str) -> String {
@@ -113,9 +115,10 @@ impl Names {
         }
         let name = name.trim_matches(['-', '.']);
         let name = if name.is_empty() { "case" } else { &name[..name.len().min(FILE_NAME_BYTES_MAX)] };
-        let same = self.0.iter().filter(|known| *known == name).count();
-        self.0.push(name.to_owned());
-        if same == 0 { name.to_owned() } else { format!("{name}-{}", same + 1) }
+        let numbered = (2_usize..).map(|n| format!("{name}-{n}"));
+        let mut names = std::iter::once(name.to_owned()).chain(numbered);
+        let free = names.find(|name| self.0.insert(name.clone()));
+        free.unwrap_or_default() // the names do not end
     }
 }
 
@@ -128,6 +131,11 @@ mod tests {
         let mut names = Names::default();
         assert_eq!(names.of("keeps the place"), "keeps-the-place");
         assert_eq!(names.of("keeps: the place!"), "keeps-the-place-2");
+        // What a number was put to may be a name of its own.
+        assert_eq!(
+            [names.of("keeps the place 2"), names.of("keeps the place")],
+            ["keeps-the-place-2-2", "keeps-the-place-3"]
+        );
         assert_eq!(names.of("../../etc/passwd"), "etc-passwd");
         assert_eq!(names.of("ü"), "case");
         assert_eq!(names.of(&"a".repeat(200)).len(), FILE_NAME_BYTES_MAX);

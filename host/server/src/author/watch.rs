@@ -3,7 +3,8 @@
 //! Files are compared by what is in them, so that a build which writes into the project, or an editor that only touches,
 //! wakes nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::DirEntry;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -22,7 +23,10 @@ const FILES_MAX: usize = 5_000;
 /// Largest file whose bytes are compared; of larger ones, size and time are.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 /// Folders of builds and tools, beside those whose names begin with a dot.
-const SKIPPED_FOLDERS: [&str; 6] = ["target", "node_modules", "__pycache__", "zig-out", "zig-cache", "build"];
+const SKIPPED_FOLDERS: [&str; 7] =
+    ["target", "node_modules", "site-packages", "__pycache__", "zig-out", "zig-cache", "build"];
+/// What a virtual environment of Python has in it, whatever its name.
+const ENVIRONMENT: &str = "pyvenv.cfg";
 /// What builds write beside the sources.
 const SKIPPED_FILES: [&str; 3] = ["Cargo.lock", "package-lock.json", "go.sum"];
 
@@ -33,7 +37,6 @@ pub(crate) struct Watch {
     /// Whether something happened; more than one wake-up is not needed.
     wake: mpsc::Receiver<()>,
     seen: BTreeMap<PathBuf, State>,
-    folders: Vec<PathBuf>,
 }
 
 /// What a file is compared by.
@@ -59,7 +62,7 @@ impl Watch {
             }
         });
         let watcher = watcher.context("the system does not watch files")?;
-        let mut watch = Self { dir: dir.to_owned(), watcher, wake, seen: BTreeMap::new(), folders: Vec::new() };
+        let mut watch = Self { dir: dir.to_owned(), watcher, wake, seen: BTreeMap::new() };
         watch.seen = watch.look()?;
         Ok(watch)
     }
@@ -88,16 +91,21 @@ impl Watch {
         }
     }
 
-    /// What is there, each folder watched.
+    /// What is there, each folder watched. Links are followed: what they lead to is the project's as well, each folder once.
     fn look(&mut self) -> Result<BTreeMap<PathBuf, State>> {
         let (mut files, mut folders) = (BTreeMap::new(), vec![self.dir.clone()]);
+        let mut known = BTreeSet::new();
         let mut at = 0;
         while let Some(folder) = folders.get(at).cloned() {
             at += 1;
-            // Before it is read, so that nothing happens in between unseen.
-            if !self.folders.contains(&folder) {
-                let watched = self.watcher.watch(&folder, RecursiveMode::NonRecursive);
-                watched.with_context(|| format!("cannot watch {}", folder.display()))?;
+            if !std::fs::canonicalize(&folder).is_ok_and(|real| known.insert(real)) && folder != self.dir {
+                continue;
+            }
+            // Before it is read, so that nothing happens in between unseen; and each time, for a folder that was removed and
+            // made again is another one.
+            match self.watcher.watch(&folder, RecursiveMode::NonRecursive) {
+                Err(_) if folder != self.dir && !folder.exists() => continue, // gone meanwhile
+                watched => watched.with_context(|| format!("cannot watch {}", folder.display()))?,
             }
             let entries = match std::fs::read_dir(&folder) {
                 Ok(entries) => entries,
@@ -107,13 +115,14 @@ impl Watch {
             for entry in entries.filter_map(Result::ok) {
                 let (path, name) = (entry.path(), entry.file_name());
                 let name = name.to_string_lossy();
-                let Ok(kind) = entry.file_type() else { continue };
-                if kind.is_dir() && !name.starts_with('.') && !SKIPPED_FOLDERS.contains(&name.as_ref()) {
+                let Ok(facts) = std::fs::metadata(&path) else { continue };
+                if facts.is_dir() && !is_skipped_folder(&path, &name) {
                     folders.push(path);
-                } else if kind.is_file()
+                } else if facts.is_file()
                     && !is_skipped(&name)
                     && let Some(state) = State::of(&path)
                 {
+                    self.watch_target(&entry);
                     files.insert(path, state);
                 }
                 if files.len() + folders.len() > FILES_MAX {
@@ -121,9 +130,23 @@ impl Watch {
                 }
             }
         }
-        self.folders = folders;
         Ok(files)
     }
+
+    /// Of a link, the folder that the file is in: editors put a new file in the place of the old one.
+    fn watch_target(&mut self, entry: &DirEntry) {
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        let target = if is_link { std::fs::canonicalize(entry.path()).ok() } else { None };
+        if let Some(folder) = target.as_deref().and_then(Path::parent) {
+            // A link into a folder that cannot be watched is a file like any other, but for that.
+            self.watcher.watch(folder, RecursiveMode::NonRecursive).ok();
+        }
+    }
+}
+
+/// Hidden folders, and those of builds and tools.
+fn is_skipped_folder(path: &Path, name: &str) -> bool {
+    name.starts_with('.') || SKIPPED_FOLDERS.contains(&name) || path.join(ENVIRONMENT).exists()
 }
 
 /// Hidden files, those of editors, and those of builds.
@@ -168,7 +191,8 @@ mod tests {
         write(dir.path(), "src/a.rs", "one");
         let mut watch = Watch::start(dir.path()).expect("watched");
         // All but the last is not worth a word, and is written before it.
-        for name in [".quipu/x.wasm", "target/x", "Cargo.lock", "src/.a.rs.swp", "src/a.rs~"] {
+        write(dir.path(), "env/pyvenv.cfg", "home = /usr/bin");
+        for name in [".quipu/x.wasm", "target/x", "env/lib/x.py", "Cargo.lock", "src/.a.rs.swp", "src/a.rs~"] {
             write(dir.path(), name, "built");
         }
         write(dir.path(), "src/a.rs", "one");
@@ -182,6 +206,40 @@ mod tests {
         }
         all.sort();
         assert_eq!(all, ["deep/er/c.rs", "src/a.rs"]);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_made_again_is_watched_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        write(dir.path(), "src/a.rs", "one");
+        let mut watch = Watch::start(dir.path()).expect("watched");
+        // As a change of branch does.
+        std::fs::remove_dir_all(dir.path().join("src")).expect("removed");
+        write(dir.path(), "src/a.rs", "two");
+        assert_eq!(changed(&mut watch).await, ["src/a.rs"]);
+        write(dir.path(), "src/a.rs", "three");
+        assert_eq!(changed(&mut watch).await, ["src/a.rs"]);
+    }
+
+    #[tokio::test]
+    async fn what_links_lead_to_is_watched() {
+        let [dir, other] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        write(dir.path(), "a", "1");
+        write(other.path(), "shared/b", "1");
+        write(other.path(), "lone/c", "1");
+        let link = |to: &str, name: &str| {
+            std::os::unix::fs::symlink(other.path().join(to), dir.path().join(name)).expect("linked");
+        };
+        link("shared", "shared");
+        link("lone/c", "c");
+        link("nowhere", "dangling");
+        // Round in a circle.
+        std::os::unix::fs::symlink(dir.path(), other.path().join("shared/back")).expect("linked");
+        let mut watch = Watch::start(dir.path()).expect("watched");
+        for name in ["shared/b", "lone/c"] {
+            write(other.path(), name, "2");
+            assert_eq!(changed(&mut watch).await, [name.replace("lone/", "")]);
+        }
     }
 
     #[tokio::test]

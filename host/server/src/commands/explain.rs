@@ -8,12 +8,14 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use quipu_protocol::limits::PAYLOAD_BYTES_MAX;
+use quipu_runtime::FILE_BYTES_MAX;
 use serde_json::{Value, json};
 
 use super::connect::ServerArgs;
 use super::output::say;
 use super::plugin::{until_done, upload};
 use super::table::count;
+use crate::files;
 
 /// A larger payload, in bytes, is uploaded first: a call takes a mebibyte with all that is around it.
 const PAYLOAD_IN_CALL_MAX: usize = 512 << 10;
@@ -58,7 +60,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let payload = match (&args.file, &args.message) {
-        (Some(file), _) => std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
+        (Some(file), _) => files::read(file, PAYLOAD_BYTES_MAX as u64)?,
         (None, text) => text.clone().unwrap_or_default().into_bytes(),
     };
     anyhow::ensure!(
@@ -69,7 +71,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let client = args.server.connect().await?;
     let with = match &args.with {
         Some(file) => {
-            let bytes = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            let bytes = files::read(file, FILE_BYTES_MAX as u64)?;
             let of_file = || file.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
             let plugin = args.plugin.clone().or_else(of_file).context("say --plugin: the file's name is no text")?;
             Some(json!({ "upload": upload(&client, &bytes).await?, "plugin": plugin, "route": args.route }))

@@ -13,6 +13,7 @@ use super::connect::ServerArgs;
 use super::explain::text;
 use super::output::say;
 use super::plugin::until_done;
+use crate::files;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum MessageCommand {
@@ -77,7 +78,8 @@ async fn capsule(args: CapsuleArgs) -> Result<ExitCode> {
     let capsule = &answer["capsule"];
     match &args.output {
         Some(file) => {
-            std::fs::write(file, format!("{capsule}\n")).with_context(|| format!("cannot write {}", file.display()))?;
+            let written = files::write_private(file, &format!("{capsule}\n"));
+            written.with_context(|| format!("cannot write {}", file.display()))?;
             say!(
                 "{}: {} in {}, {}",
                 text(&answer["place"]),

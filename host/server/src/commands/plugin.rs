@@ -52,7 +52,8 @@ pub(crate) enum PluginCommand {
         ask: Ask,
     },
     /// Copies a plugin's file into the router's store. It serves once it is deployed.
-    #[command(after_help = "Example:\n  quipu plugin push big-quakes.wasm --tag 1.5.0 --cases cases.json")]
+    #[command(after_help = "Examples:\n  quipu plugin push big-quakes\n  \
+        quipu plugin push big-quakes.wasm --tag 1.5.0 --cases cases.json")]
     Push(push::Args),
     /// Puts a version into a running route, between two messages. Whatever fails leaves what serves.
     #[command(after_help = "Example:\n  quipu plugin deploy big-quakes@1.5.0 --route alerts")]

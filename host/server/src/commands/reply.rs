@@ -1,21 +1,25 @@
 //! `quipu reply`.
 
+use std::os::fd::AsFd;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use quipu_client::{Asked, Message, Replied, Responder, Subscribe};
 use quipu_protocol::limits::PAYLOAD_BYTES_MAX;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::connect::ServerArgs;
 use super::output::say;
 
 /// Of what a command says went wrong, the most that is told.
-const ERROR_BYTES_MAX: u64 = 4 << 10;
+const ERROR_BYTES_MAX: usize = 4 << 10;
+/// How much of an output is read at a time, in bytes.
+const CHUNK_BYTES: usize = 16 << 10;
 
 /// Takes requests from a queue, one after the other, and replies to each where it says (`reply_to`).
 ///
@@ -135,9 +139,11 @@ fn fill(text: &str, request: &Message) -> String {
 async fn execute(command: &str, request: &Message, wait: Duration) -> Result<Result<Vec<u8>, String>> {
     let mut process = Command::new("sh");
     process.args(["-c", command]).env("QUIPU_ID", request.id.as_str()).env("QUIPU_SUBJECT", request.subject.as_str());
-    process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut process = process.spawn().with_context(|| format!("cannot run {command:?}"))?;
-    let (mut input, output, errors) = (process.stdin.take(), process.stdout.take(), process.stderr.take());
+    process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A group of its own, so that what the shell started ends with it.
+    let mut process = process.process_group(0).spawn().with_context(|| format!("cannot run {command:?}"))?;
+    let group = Group::of(&process);
+    let mut input = process.stdin.take();
     let payload = request.payload.clone();
     let feeding = async move {
         if let Some(input) = &mut input {
@@ -145,32 +151,108 @@ async fn execute(command: &str, request: &Message, wait: Duration) -> Result<Res
             input.write_all(&payload).await.ok();
         }
     };
-    let most = PAYLOAD_BYTES_MAX as u64;
-    let all = async { tokio::join!(feeding, read(output, most), read(errors, ERROR_BYTES_MAX), process.wait()) };
-    let Ok(((), output, errors, status)) = tokio::time::timeout(wait, all).await else {
+    let mut output = Output::new(process.stdout.take(), PAYLOAD_BYTES_MAX);
+    let mut errors = Output::new(process.stderr.take(), ERROR_BYTES_MAX);
+    let reading = async { tokio::try_join!(output.to_end(), errors.to_end()) };
+    // What goes on in the background may hold the outputs open: the command is done when the shell is.
+    let done = async {
+        tokio::select! {
+            status = process.wait() => status.context("the command's end"),
+            (read, ()) = async { tokio::join!(reading, feeding) } => {
+                read?;
+                process.wait().await.context("the command's end")
+            }
+        }
+    };
+    let Ok(status) = tokio::time::timeout(wait, done).await else {
+        drop(group);
+        process.wait().await.context("the command's end")?;
         return Ok(Err(format!("the command took more than {}", humantime::format_duration(wait))));
     };
-    let ((mut output, is_whole), (errors, _)) = (output?, errors?);
-    let status = status.context("the command's end")?;
+    group.leave();
+    let status = status?;
+    tokio::try_join!(output.what_is_left(), errors.what_is_left())?;
     if !status.success() {
-        let said = String::from_utf8_lossy(&errors);
+        let said = String::from_utf8_lossy(&errors.bytes);
         return Ok(Err(format!("the command ended with {status}: {}", said.trim())));
     }
-    if !is_whole {
-        return Ok(Err(format!("the command printed more than {most} bytes")));
+    if output.has_more {
+        return Ok(Err(format!("the command printed more than {PAYLOAD_BYTES_MAX} bytes")));
     }
+    let mut output = output.bytes;
     // As a shell does where it puts a command's output into another's line.
     output.pop_if(|last| *last == b'\n');
     Ok(Ok(output))
 }
 
-/// So many bytes of an output, and whether that is all. It is read to its end, so that nobody waits for room.
-async fn read(output: Option<impl AsyncRead + Unpin>, most: u64) -> Result<(Vec<u8>, bool)> {
-    let Some(mut output) = output else { return Ok((Vec::new(), true)) };
-    let mut bytes = Vec::new();
-    (&mut output).take(most).read_to_end(&mut bytes).await.context("the command's output")?;
-    let more = tokio::io::copy(&mut output, &mut tokio::io::sink()).await.context("the command's output")?;
-    Ok((bytes, more == 0))
+/// The processes of a command, which are killed where nobody waits for them any more.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn of(process: &Child) -> Self {
+        Self(process.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    /// The command is done, and what it left in the background goes on.
+    fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Where it is gone, that is as good.
+            kill_process_group(group, Signal::KILL).ok();
+        }
+    }
+}
+
+/// The beginning of what a command prints. All of it is read, so that nobody waits for room.
+struct Output<R> {
+    from: Option<R>,
+    bytes: Vec<u8>,
+    most: usize,
+    has_more: bool,
+}
+
+impl<R: AsyncRead + AsFd + Unpin> Output<R> {
+    fn new(from: Option<R>, most: usize) -> Self {
+        Self { from, bytes: Vec::new(), most, has_more: false }
+    }
+
+    /// Cancelled, it has kept what it read.
+    async fn to_end(&mut self) -> Result<()> {
+        while self.some(CHUNK_BYTES).await? > 0 {}
+        Ok(())
+    }
+
+    /// What is in the pipe already: who wrote it is done, and others may hold it open.
+    async fn what_is_left(&mut self) -> Result<()> {
+        let there = match &self.from {
+            Some(from) => rustix::io::ioctl_fionread(from).context("the command's output")?,
+            None => 0,
+        };
+        let mut left = usize::try_from(there).unwrap_or(usize::MAX);
+        while left > 0 {
+            match self.some(left.min(CHUNK_BYTES)).await? {
+                0 => break,
+                read => left -= read,
+            }
+        }
+        Ok(())
+    }
+
+    /// So many bytes at most; 0 at the end.
+    async fn some(&mut self, at_most: usize) -> Result<usize> {
+        let Some(from) = &mut self.from else { return Ok(0) };
+        let mut chunk = vec![0; at_most];
+        let read = from.read(&mut chunk).await.context("the command's output")?;
+        let kept = read.min(self.most - self.bytes.len());
+        self.bytes.extend_from_slice(&chunk[..kept]);
+        self.has_more |= kept < read;
+        Ok(read)
+    }
 }
 
 #[cfg(test)]
@@ -179,9 +261,49 @@ mod tests {
 
     #[test]
     fn placeholders_are_filled_once() {
+        assert_eq!(fill("{id} {payload} {subject} {other} {", &request()), "m1 {id} prices.get {other} {");
+    }
+
+    fn request() -> Message {
         let id = quipu_client::MessageId::new("m1").expect("an id");
         let subject = quipu_client::Subject::new("prices.get").expect("a subject");
-        let request = Message::new(id, subject, "{id}");
-        assert_eq!(fill("{id} {payload} {subject} {other} {", &request), "m1 {id} prices.get {other} {");
+        Message::new(id, subject, "{id}")
+    }
+
+    /// Far longer than it takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    async fn run(command: &str, wait: Duration) -> Result<Vec<u8>, String> {
+        execute(command, &request(), wait).await.expect("it is run")
+    }
+
+    #[tokio::test]
+    async fn what_goes_on_in_the_background_does_not_hold_up_the_reply() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        let command = format!("mkfifo {0}; cat {0} & printf done", fifo.display());
+        assert_eq!(run(&command, PATIENCE).await, Ok(b"done".to_vec()));
+        // It was left alone, and ends as the pipe that it reads does.
+        tokio::fs::write(&fifo, "").await.expect("somebody reads");
+        let large = "head -c 200000 /dev/zero";
+        assert_eq!(run(large, PATIENCE).await.map(|output| output.len()), Ok(200_000));
+        let failed = run("echo no >&2; exit 3", PATIENCE).await;
+        assert_eq!(failed, Err("the command ended with exit status: 3: no".into()));
+    }
+
+    #[tokio::test]
+    async fn a_command_that_takes_too_long_ends_with_all_that_it_started() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fifo = dir.path().join("fifo");
+        std::process::Command::new("mkfifo").arg(&fifo).status().expect("made");
+        let reading = tokio::spawn(tokio::fs::read(fifo.clone()));
+        let writer = tokio::fs::OpenOptions::new().write(true).open(&fifo).await.expect("somebody reads");
+        // For as long as it lives it holds the pipe open.
+        let command = format!("sleep 300 > {} & wait", fifo.display());
+        let took = run(&command, Duration::from_millis(200)).await;
+        assert_eq!(took, Err("the command took more than 200ms".into()));
+        drop(writer);
+        let ended = tokio::time::timeout(PATIENCE, reading).await.expect("nobody holds the pipe open");
+        assert_eq!(ended.expect("read").expect("read"), b"");
     }
 }

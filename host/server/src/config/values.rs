@@ -47,7 +47,7 @@ pub(crate) fn to_json(toml: Toml, path: &str, base: &Path, report: &mut dyn FnMu
 }
 
 /// Whether a part of it is an environment variable.
-pub(super) fn has_secret(toml: &Toml) -> bool {
+pub(crate) fn has_secret(toml: &Toml) -> bool {
     match toml {
         Toml::Array(items) => items.iter().any(has_secret),
         Toml::Table(table) => {

@@ -19,7 +19,7 @@ use quipu_runtime::{Attempt, Capsule, CapturedLog, Component, ConfigureError, Ha
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub(crate) use compare::{Difference, at, fits};
+pub(crate) use compare::{Difference, at, fits, remains};
 use content::{Content, Values};
 pub(crate) use expect::Expect;
 pub(crate) use found::found;
@@ -32,7 +32,7 @@ pub(crate) const CASES_BYTES_MAX: usize = 64 << 10;
 const NAME_BYTES_MAX: usize = 128;
 
 /// A message, and what should become of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Case {
     pub(crate) name: String,
@@ -89,7 +89,7 @@ pub(crate) struct CaseMessage {
 }
 
 /// What became of a case.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Tried {
     pub(crate) name: String,
     /// In what it differs from what was expected; none: it passed.

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use quipu_runtime::{Component, Runtime, RuntimeConfig};
+use quipu_runtime::{Component, FILE_BYTES_MAX, Runtime, RuntimeConfig};
 
 use super::compile::{CompileLimits, Compiler};
 use super::version::STOCK;
 use super::{limits, names, routes_with, sizes, r#use};
 use crate::config::Config;
+use crate::files;
 use crate::services::PluginListing;
 
 /// Bytes of a plugin that is not in a store.
@@ -39,7 +40,7 @@ pub(super) fn find(name: &str, file: Option<PathBuf>, dir: Option<&Path>) -> Res
 
 /// The bytes of a plugin's file.
 fn found(name: &str, file: &Path) -> Result<Found> {
-    let bytes = std::fs::read(file).with_context(|| format!("plugin {name:?}: cannot read {}", file.display()))?;
+    let bytes = files::read(file, FILE_BYTES_MAX as u64).with_context(|| format!("plugin {name:?}"))?;
     Ok(Found { source: file.display().to_string(), bytes })
 }
 

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
-use quipu_runtime::Digest;
+use quipu_runtime::{Digest, FILE_BYTES_MAX};
 use tokio_util::sync::CancellationToken;
 
 use super::deploy::{Order, Target, deploy};
 use super::version::{self, check_name};
 use super::{Push, routes_with};
+use crate::files;
 use crate::services::Services;
 
 /// Between two looks.
@@ -85,7 +86,7 @@ fn is_wasm(path: &Path) -> bool {
 /// Pushes a file, and deploys it where its plugin is used and does not serve yet.
 async fn take(services: &Arc<Services>, name: &str, file: &Path) -> Result<()> {
     let path = file.to_owned();
-    let bytes = tokio::task::spawn_blocking(move || std::fs::read(path)).await?.context("cannot read it")?;
+    let bytes = tokio::task::spawn_blocking(move || files::read(&path, FILE_BYTES_MAX as u64)).await??;
     let digest = Digest::of(&bytes).to_string();
     let source = file.display().to_string();
     let (tag, who) = (Some(version::WATCH.to_owned()), "watch".to_owned());

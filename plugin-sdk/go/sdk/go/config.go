@@ -41,9 +41,10 @@ func readConfig(text string, into any) error {
 	return nil
 }
 
-// checkKeys finds required keys that are absent, which encoding/json does not, and unknown ones, which explain them.
+// checkKeys finds required keys that are absent, which encoding/json does not, unknown ones, which explain them, and null
+// where only a pointer could hold it: encoding/json leaves what was there.
 func checkKeys(given map[string]json.RawMessage, fields reflect.Type) error {
-	var known, missing []string
+	var known, missing, null []string
 	for _, field := range reflect.VisibleFields(fields) {
 		if !field.IsExported() || field.Anonymous {
 			continue
@@ -58,6 +59,9 @@ func checkKeys(given map[string]json.RawMessage, fields reflect.Type) error {
 		known = append(known, name)
 		if _, there := given[name]; !there && !strings.Contains(options, "omitempty") {
 			missing = append(missing, name)
+		}
+		if kind := field.Type.Kind(); kind != reflect.Pointer && kind != reflect.Interface && string(given[name]) == "null" {
+			null = append(null, fmt.Sprintf("%s: found null, expected %s", name, field.Type))
 		}
 	}
 	var unknown []string
@@ -74,6 +78,8 @@ func checkKeys(given map[string]json.RawMessage, fields reflect.Type) error {
 		return fmt.Errorf("missing %s", keys(missing))
 	case len(unknown) > 0:
 		return fmt.Errorf("unknown %s; known: %s", keys(unknown), strings.Join(known, ", "))
+	case len(null) > 0:
+		return errors.New(null[0])
 	default:
 		return nil
 	}

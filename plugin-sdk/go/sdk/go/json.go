@@ -64,8 +64,11 @@ func find(payload []byte, path string, names []string) (jsontext.Value, error) {
 	}
 	err := walk.enter(0)
 	if err == nil {
+		// The decoder takes one value after the other.
 		if _, err = walk.decoder.ReadToken(); err == io.EOF {
 			err = nil
+		} else if err == nil {
+			err = errors.New("there is more behind the value")
 		}
 	}
 	switch {
@@ -96,13 +99,13 @@ func (w *walk) enter(depth int) error {
 	kind, name := w.decoder.PeekKind(), w.names[depth]
 	place := "the payload"
 	if depth > 0 {
-		place = strings.Join(w.names[:depth], ".")
+		place = quoted(strings.Join(w.names[:depth], "."))
 	}
-	if kind != '{' && kind != '[' {
-		w.found, w.problem = nil, fmt.Sprintf("%s is %s", place, kinds[kind])
+	if kind != '{' && (kind != '[' || !isIndex(name)) {
+		w.found, w.problem = nil, fmt.Sprintf("%s is %s, not an object", place, kinds[kind])
 		return w.decoder.SkipValue()
 	}
-	w.found, w.problem = nil, fmt.Sprintf("%s has no %q", place, name)
+	w.found, w.problem = nil, place+" has no "+quoted(name)
 	if _, err := w.decoder.ReadToken(); err != nil {
 		return err
 	}
@@ -130,7 +133,17 @@ func (w *walk) enter(depth int) error {
 	}
 }
 
-var kinds = map[jsontext.Kind]string{'n': "null", 't': "true", 'f': "false", '"': "a text", '0': "a number"}
+func isIndex(name string) bool { return strings.Trim(name, "0123456789") == "" }
+
+// quoted is a name as JSON has it, for %q would write out what other languages leave as it is.
+func quoted(name string) string {
+	text, _ := jsontext.AppendQuote(nil, name)
+	return string(text)
+}
+
+var kinds = map[jsontext.Kind]string{
+	'n': "null", 't': "a boolean", 'f': "a boolean", '"': "text", '0': "a number", '[': "an array",
+}
 
 // jsonProblem leaves out what encoding/json says about itself, and where in the text it was: that differs from message to
 // message.

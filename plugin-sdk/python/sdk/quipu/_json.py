@@ -41,21 +41,21 @@ def at(value, path):
     """The field; rejects the message where it is absent, and says where it ended."""
     names = parse_path(path)
     for depth, name in enumerate(names):
-        place = ".".join(names[:depth]) or "the payload"
+        place = json.dumps(".".join(names[:depth]), ensure_ascii=False) if depth > 0 else "the payload"
         if isinstance(value, dict):
             if name not in value:
-                raise Reject(f'{path}: absent: {place} has no "{name}"')
+                raise Reject(f"{path}: absent: {place} has no {json.dumps(name, ensure_ascii=False)}")
             value = value[name]
-        elif isinstance(value, list):
-            if not name.isdecimal() or int(name) >= len(value):
-                raise Reject(f'{path}: absent: {place} has {len(value)} elements, and no "{name}"')
+        elif isinstance(value, list) and name.isascii() and name.isdecimal():
+            if int(name) >= len(value):
+                raise Reject(f'{path}: absent: {place} has no "{name}"')
             value = value[int(name)]
         else:
-            raise Reject(f"{path}: absent: {place} is {kind(value)}")
+            raise Reject(f"{path}: absent: {place} is {kind(value)}, not an object")
     return value
 
 
-_EXPECTED = {float: "a number", int: "a whole number", str: "a text", bool: "true or false", list: "a list", dict: "an object"}
+_EXPECTED = {float: "a number", int: "a whole number", str: "text", bool: "a boolean", list: "an array", dict: "an object"}
 
 
 def differs(value, wanted):
@@ -74,12 +74,12 @@ def kind(value):
         case None:
             return "null"
         case bool():
-            return str(value).lower()
+            return "a boolean"
         case int() | float():
             return "a number"
         case str():
-            return "a text"
+            return "text"
         case list():
-            return "a list"
+            return "an array"
         case _:
             return "an object"

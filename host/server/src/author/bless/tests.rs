@@ -59,6 +59,16 @@ fn headers_come_and_go() {
 }
 
 #[test]
+fn of_what_a_verdict_undoes_nothing_is_expected() {
+    let text = "[[case]]\nname = \"a\"\nexpect = { verdict = \"reject\", headers = { by = \"me\" }, no_headers = [\"x\"], \
+                payload = { n = 1 }, priority = 3, emitted = 1, outputs = [{ subject = \"s\" }] }\n";
+    let expected =
+        "[[case]]\nname = \"a\"\nexpect = { verdict = \"reject\", no_headers = [\"x\"], emitted = 0, outputs = [] }\n";
+    let edit = |hand: &mut Hand| hand.message.headers.add("by", "me").expect("a header");
+    check(text, Ok(Verdict::Reject("bad".into())), edit, expected);
+}
+
+#[test]
 fn a_case_that_expects_nothing_gets_all() {
     let text = "[[case]]\nname = \"a\"\n[case.message]\nheaders = { old = \"1\" }\n";
     let expected = "[[case]]\nname = \"a\"\nexpect = { verdict = \"route\", subjects = [\"x\"], no_headers = [\"old\"], \

@@ -10,6 +10,8 @@ use crate::author::embedded::{RUST_SDK, RUST_TEMPLATE};
 use crate::author::job::{BuildError, Job};
 
 const TARGET: &str = "wasm32-unknown-unknown";
+/// The target has no randomness of its own but a browser's, whose functions no router has: the SDK gives it.
+const RANDOM: &str = "--cfg=getrandom_backend=\"custom\"";
 
 /// What an outer build or a user's shell says to cargo and the compiler about the host, not about plugins.
 const UNHEARD: [&str; 5] =
@@ -34,9 +36,10 @@ fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
     for name in UNHEARD {
         cargo.env_remove(name);
     }
-    // It outranks the flags of configuration files, which are meant for the host, and keeps the author's home directory
+    // They outrank the flags of configuration files, which are meant for the host, and keep the author's home directory
     // out of the places that panics name.
-    cargo.env("CARGO_ENCODED_RUSTFLAGS", remap().unwrap_or_default());
+    let flags = [Some(RANDOM.to_owned()), remap()];
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.into_iter().flatten().collect::<Vec<_>>().join("\u{1f}"));
     if env::var_os("CARGO_TARGET_DIR").is_none() {
         cargo.env("CARGO_TARGET_DIR", job.project.work_dir().join("target"));
     }

@@ -2,7 +2,7 @@
 //! goes where rustup keeps it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +14,12 @@ pub(crate) enum InstallError {
     /// What installs it is not there.
     #[error(transparent)]
     Missing(#[from] Missing),
+    /// rustup is not there, and another Rust has its targets from elsewhere.
+    #[error(
+        "needs rustup, which gets the standard library for {0}; get it: https://rustup.rs, or have that library from \
+         where your Rust is from"
+    )]
+    NoRustup(String),
     /// The installer failed.
     #[error("{0} failed; its own words are above")]
     Failed(String),
@@ -47,37 +53,49 @@ pub(crate) fn installer(registry: Registry) -> Option<&'static str> {
 }
 
 /// Gets those of these tools that are missing. Others who install into the same folder wait for each other. `say` hears
-/// what is about to be got.
-///
-/// # Errors
-///
-/// [`InstallError`] at the first registry that fails. Tools that only the system can give are left to the caller.
-pub(crate) fn install(toolbox: &Toolbox, tools: &[&str], say: &mut dyn FnMut(String)) -> Result<(), InstallError> {
-    let _held = lock(toolbox.dir())?;
-    for registry in [Registry::Rustup, Registry::Pypi, Registry::Npm] {
-        let missing: Vec<(&str, &Tool)> = tools
-            .iter()
-            .filter_map(|name| Some((*name, Toolchains::embedded().tool(name)?)))
-            .filter(|(name, tool)| tool.registry == registry && toolbox.find(name).is_err())
-            .collect();
-        if missing.is_empty() {
-            continue;
-        }
-        if let Some(installer) = installer(registry) {
-            toolbox.find(installer)?;
-        }
-        let names: Vec<String> =
-            missing.iter().map(|(name, tool)| format!("{name} {}", tool.wanted()).trim_end().to_owned()).collect();
-        say(format!("getting {} from {registry}", names.join(", ")));
-        let command = match registry {
-            Registry::Rustup => run(Command::new("rustup").args(["target", "add"]).args(tools_of(&missing)))?,
-            Registry::Pypi => pip(toolbox.dir(), &missing)?,
-            _ => npm(toolbox.dir(), &missing)?,
-        };
-        for (name, _) in missing {
-            let not_there = |missing| InstallError::NotThere { command: command.clone(), tool: name.into(), missing };
-            toolbox.find(name).map_err(not_there)?;
-        }
+/// what is about to be got, and where it goes. What fails, of one registry or another, does not keep the others. Tools that
+/// only the system can give are left to the caller.
+pub(crate) fn install(toolbox: &Toolbox, tools: &[&str], say: &mut dyn FnMut(String)) -> Vec<InstallError> {
+    let _held = match lock(toolbox.dir()) {
+        Ok(held) => held,
+        Err(e) => return vec![e],
+    };
+    let registries = [Registry::Rustup, Registry::Pypi, Registry::Npm];
+    registries.into_iter().filter_map(|registry| install_from(registry, toolbox, tools, say).err()).collect()
+}
+
+fn install_from(
+    registry: Registry,
+    toolbox: &Toolbox,
+    tools: &[&str],
+    say: &mut dyn FnMut(String),
+) -> Result<(), InstallError> {
+    let missing: Vec<(&str, &Tool)> = tools
+        .iter()
+        .filter_map(|name| Some((*name, Toolchains::embedded().tool(name)?)))
+        .filter(|(name, tool)| tool.registry == registry && toolbox.find(name).is_err())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if let Some(installer) = installer(registry) {
+        toolbox.find(installer)?;
+    }
+    let names: Vec<String> =
+        missing.iter().map(|(name, tool)| format!("{name} {}", tool.wanted()).trim_end().to_owned()).collect();
+    let into = match registry {
+        Registry::Rustup => "where rustup keeps it".to_owned(),
+        _ => format!("into {}", toolbox.dir().display()),
+    };
+    say(format!("getting {} from {registry}, {into}", names.join(", ")));
+    let command = match registry {
+        Registry::Rustup => rustup(&tools_of(&missing))?,
+        Registry::Pypi => pip(toolbox.dir(), &missing)?,
+        _ => npm(toolbox.dir(), &missing)?,
+    };
+    for (name, _) in missing {
+        let not_there = |missing| InstallError::NotThere { command: command.clone(), tool: name.into(), missing };
+        toolbox.find(name).map_err(not_there)?;
     }
     Ok(())
 }
@@ -92,6 +110,15 @@ fn pinned(missing: &[(&str, &Tool)], at: &str) -> Vec<String> {
         .iter()
         .map(|(_, tool)| format!("{}{at}{}", tool.package, tool.version.as_deref().unwrap_or_default()))
         .collect()
+}
+
+fn rustup(targets: &[&str]) -> Result<String, InstallError> {
+    match run(Command::new("rustup").args(["target", "add"]).args(targets)) {
+        Err(InstallError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(InstallError::NoRustup(targets.join(", ")))
+        }
+        other => other,
+    }
 }
 
 fn pip(dir: &Path, missing: &[(&str, &Tool)]) -> Result<String, InstallError> {
@@ -112,13 +139,19 @@ fn npm(dir: &Path, missing: &[(&str, &Tool)]) -> Result<String, InstallError> {
     run(Command::new("npm").arg("install").arg("--prefix").arg(&node).args(quiet).args(pinned(missing, "@")))
 }
 
-/// Runs an installer; its command line, once it has gone well.
+/// Runs an installer; its command line, once it has gone well. Some say why they fail on standard output, where others say
+/// how well all goes.
 fn run(command: &mut Command) -> Result<String, InstallError> {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    let status = command.stdin(Stdio::null()).stdout(Stdio::null()).status();
-    let status = status.map_err(|source| InstallError::Io { path: command.get_program().into(), source })?;
-    if status.success() { Ok(line) } else { Err(InstallError::Failed(line)) }
+    let output = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|source| InstallError::Io { path: command.get_program().into(), source })?;
+    if output.status.success() {
+        return Ok(line);
+    }
+    // That nobody hears it is no other failure.
+    io::stderr().write_all(&output.stdout).ok();
+    Err(InstallError::Failed(line))
 }
 
 fn lock(dir: &Path) -> Result<File, InstallError> {

@@ -19,6 +19,7 @@ use crate::author::candidate::Candidate;
 use crate::commands::connect::ServerArgs;
 use crate::commands::output::say;
 use crate::commands::table::count;
+use crate::files;
 use crate::plugins::cases::{CaseMessage, file};
 use crate::plugins::offline;
 use crate::plugins::version::{Reference, STOCK, unix_ms};
@@ -86,8 +87,7 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
 
 async fn entrant(candidate: &Candidate) -> Result<Entrant> {
     let Candidate { name, file, limits, .. } = candidate;
-    // Anew, so that the time is that of compiling.
-    let (component, compile) = offline::load_as(name, file, Candidate::runtime(limits)).await?;
+    let (component, compile) = candidate.load().await?;
     let counting = RuntimeConfig { count_fuel: true, ..Candidate::runtime(limits) };
     let (counting, _) = offline::load_as(name, file, counting).await?;
     Ok(Entrant { label: name.clone(), component, counting, compile, r#use: candidate.r#use() })
@@ -135,9 +135,7 @@ fn messages(args: &Args, candidate: &Candidate) -> Result<Vec<Hand>> {
         let cases = files.iter().flat_map(|file| &file.cases).filter(|placed| placed.case.expect.error.is_none());
         return cases.map(|placed| placed.case.message.hand(unix_ms(), 0)).collect();
     };
-    let bytes = std::fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    ensure!(bytes <= INPUT_BYTES_MAX, "{} has {bytes} bytes; at most {INPUT_BYTES_MAX} are read", path.display());
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = files::read_text(&path, INPUT_BYTES_MAX)?;
     let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let messages: Result<Vec<Hand>> = lines.take(MESSAGES_MAX + 1).map(|(n, line)| hand(args, n + 1, line)).collect();
     let messages = messages.with_context(|| path.display().to_string())?;

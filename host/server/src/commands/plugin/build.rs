@@ -77,13 +77,15 @@ pub(super) async fn candidate(path: &Path, dir: Option<&Path>, say_built: bool) 
     }
     ensure!(dir.is_none(), "{} is a project itself: --dir is for a file", path.display());
     let project = Project::open(path)?;
+    // What its configuration lacks is said before the compiler works.
+    let candidate = Candidate::of_project(&project, path)?;
     let options = Options { colours: std::io::stderr().is_terminal(), ..Options::default() };
     let built = build_or_say_why(&project, options, Candidate::runtime(&project.limits)).await?;
     let Some(built) = built else { return Ok(None) };
     if say_built {
         say!("{}", built.line(&project))?;
     }
-    Ok(Some(Candidate::of_project(&project, path, built.component)))
+    Ok(Some(candidate.built(built.component, built.compile)))
 }
 
 fn json(project: &Project, built: &Built) -> serde_json::Value {

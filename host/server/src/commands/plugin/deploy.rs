@@ -101,7 +101,8 @@ fn print_ledger(ledger: &Value) -> std::io::Result<()> {
     say!("check     in {came} = {}           lost {lost}, twice {twice}", sum.join(" + "))
 }
 
-fn print_failed(answer: &Value) {
+/// One that did not, and what serves all the same.
+pub(super) fn print_failed(answer: &Value) {
     let (step, error) = (text(&answer["step"]), text(&answer["error"]));
     eprintln!("{step}: {error}");
     let serving = &answer["serving"];

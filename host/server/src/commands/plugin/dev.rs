@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use quipu_runtime::Component;
+use quipu_client::Client;
+use quipu_runtime::{Component, FILE_BYTES_MAX};
 use serde_json::json;
 use tokio::fs::File;
 use tokio::io::BufReader;
@@ -16,6 +17,7 @@ use crate::author::candidate::Candidate;
 use crate::author::watch::Watch;
 use crate::commands::connect::ServerArgs;
 use crate::commands::output::say;
+use crate::files;
 use crate::plugins::version::DEV;
 
 /// Changed files that are named.
@@ -61,55 +63,81 @@ async fn watch(args: &Args) -> Result<ExitCode> {
     // Before the first build, so that a change while it runs is not missed.
     let mut watch = Watch::start(&args.dir)?;
     loop {
-        if let Err(e) = once(args).await {
-            eprintln!("{e:#}");
-            if let Some(route) = &args.route {
-                eprintln!("kept      route {route} serves what it served");
-            }
-        }
+        once(args).await;
         say!("watching  {}           Ctrl-C ends", shown::typed(&args.dir))?;
         let changed = watch.changed().await?;
         say!("changed   {}  {}", named(&args.dir, &changed), now())?;
     }
 }
 
-/// One round, as far as it goes.
-async fn once(args: &Args) -> Result<()> {
+/// One round, as far as it goes. What goes wrong is said, and what the route serves then.
+async fn once(args: &Args) {
+    match (prepared(args).await, &args.route) {
+        (Ok(Some(ready)), Some(route)) => {
+            if let Err(e) = deploy_to(route, &ready).await {
+                eprintln!("{e:#}");
+                eprintln!("unknown   what route {route} serves: quipu plugin show {}", ready.name);
+            }
+        }
+        (Ok(_), _) => {}
+        (Err(e), route) => {
+            eprintln!("{e:#}");
+            if let Some(route) = route {
+                eprintln!("kept      route {route} serves what it served");
+            }
+        }
+    }
+}
+
+/// A version in the router's store, to be deployed.
+struct Ready {
+    client: Client,
+    name: String,
+    digest: String,
+}
+
+/// Built and tested, and in the router's store where there is a route to deploy to.
+async fn prepared(args: &Args) -> Result<Option<Ready>> {
     let Some(candidate) = build::candidate(&args.dir, None, true).await? else { bail!("build: failed; see above") };
-    let component = candidate.load().await?;
+    let (component, _) = candidate.load().await?;
     if candidate.dir.join("tests").is_dir() {
         let (files, outcomes) = test::try_all(&candidate, &component, None).await?;
         test::print(&candidate, &files, &outcomes, false)?;
         let failed = outcomes.iter().filter(|outcome| !outcome.passed()).count();
         ensure!(failed == 0, "test: {failed} of {} cases fail", outcomes.len());
     }
-    if let Some(route) = &args.route {
-        return deploy_to(route, &candidate, args).await;
+    if args.route.is_some() {
+        return pushed(&candidate, args).await.map(Some);
     }
     if let Some(input) = &args.input {
-        return run_on(input, component, &candidate, args.messages).await;
+        run_on(input, component, &candidate, args.messages).await?;
     }
-    Ok(())
+    Ok(None)
 }
 
-/// Pushes the file as the development version, and puts it into the route.
-async fn deploy_to(route: &str, candidate: &Candidate, args: &Args) -> Result<()> {
-    let bytes = tokio::fs::read(&candidate.file).await;
-    let bytes = bytes.with_context(|| format!("cannot read {}", candidate.file.display()))?;
+/// The file, as the development version.
+async fn pushed(candidate: &Candidate, args: &Args) -> Result<Ready> {
+    let bytes = files::read(&candidate.file, FILE_BYTES_MAX as u64)?;
     let client = args.server.connect().await?;
     let upload = push::upload(&client, &bytes).await?;
     let (name, source) = (&candidate.name, candidate.file.display().to_string());
     // Its cases have passed here, with the project's configuration; the route's may be another.
     let call = json!({ "upload": upload, "name": name, "tag": DEV, "cases": [], "source": source });
     let pushed = until_done(&client, "plugin.push", &call).await?;
-    let digest = text(&pushed["version"]["digest"]);
+    Ok(Ready { client, name: name.clone(), digest: text(&pushed["version"]["digest"]).to_owned() })
+}
+
+/// Puts the version into the route, or says what the router says against it.
+async fn deploy_to(route: &str, Ready { client, name, digest }: &Ready) -> Result<()> {
     let call = json!({ "name": name, "version": digest, "route": route });
-    let answer = until_done(&client, "plugin.deploy", &call).await?;
+    let answer = until_done(client, "plugin.deploy", &call).await?;
     client.close().await;
-    if answer["deployed"].as_bool() != Some(true) {
-        bail!("deploy: {}: {}", text(&answer["step"]), text(&answer["error"]));
+    if answer["deployed"].as_bool() == Some(true) {
+        deploy::print(&answer)?;
+    } else {
+        deploy::print_failed(&answer);
     }
-    Ok(deploy::print(&answer)?)
+    Ok(())
 }
 
 async fn run_on(input: &Path, component: Component, candidate: &Candidate, messages: bool) -> Result<()> {

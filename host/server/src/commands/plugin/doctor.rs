@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::author::languages::{ALL, Language};
+use crate::author::languages::{self, ALL, Language};
 use crate::author::project::{MANIFEST, Project};
 use crate::author::toolchains::install::{install, installer};
 use crate::author::toolchains::{Found, Missing, Registry, Toolbox, Toolchains};
@@ -18,10 +18,10 @@ use crate::commands::table;
 #[command(after_help = "Examples:\n  quipu plugin doctor\n  quipu plugin doctor --lang python --install")]
 pub(crate) struct Args {
     /// For this language; without it for the project's, or where there is no project for all.
-    #[arg(long)]
+    #[arg(long, value_parser = languages::Parser)]
     lang: Option<&'static Language>,
     /// Gets what is missing from the language's own package registry, into the project's `.quipu/tools` or into
-    /// $QUIPU_TOOLS where that is set.
+    /// $QUIPU_TOOLS where that is set; a target of Rust by rustup.
     #[arg(long)]
     install: bool,
     /// The project's folder.
@@ -40,11 +40,13 @@ struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let languages = languages(args.lang, &args.dir)?;
+    let languages = asked(args.lang, &args.dir)?;
     let toolbox = Toolbox::of(&args.dir);
     let tools = tools(&languages);
     if args.install {
-        install(&toolbox, &tools, &mut |what| eprintln!("{what}, into {}", toolbox.dir().display()))?;
+        for error in install(&toolbox, &tools, &mut |what| eprintln!("{what}")) {
+            eprintln!("quipu: {error}");
+        }
     }
     let rows = rows(&toolbox, &tools);
     let missing = rows.iter().filter(|row| row.state.is_err()).count();
@@ -62,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn languages(asked: Option<&'static Language>, dir: &Path) -> Result<Vec<&'static Language>> {
+fn asked(asked: Option<&'static Language>, dir: &Path) -> Result<Vec<&'static Language>> {
     match asked {
         Some(language) => Ok(vec![language]),
         None if dir.join(MANIFEST).exists() => Ok(vec![Project::open(dir)?.language]),

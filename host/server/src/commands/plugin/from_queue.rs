@@ -3,16 +3,20 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use quipu_client::Client;
-use quipu_runtime::{Attempt, CapturedLog, Component, Hand, MessageRecord};
+use quipu_runtime::{Attempt, Capsule, CapturedLog, Component, Fault, Hand, MessageRecord};
+use regex::Regex;
 use serde_json::{Value, json};
 
 use super::shown;
 use crate::author::candidate::Candidate;
+use crate::author::report::{self, Report};
+use crate::author::trial::Outcome;
 use crate::commands::connect::ServerArgs;
 use crate::commands::output::say;
-use crate::plugins::cases::found;
+use crate::plugins::cases::file::CaseFile;
+use crate::plugins::cases::{Case, Difference, Tried, found};
 use crate::plugins::version::unix_ms;
 
 /// Where the verdicts begin, and how wide they are, in characters.
@@ -24,6 +28,9 @@ const VERDICT_WIDTH: usize = 56;
 pub(super) struct Look<'a> {
     pub(super) queue: &'a str,
     pub(super) last: usize,
+    /// Of their ids.
+    pub(super) filter: Option<&'a Regex>,
+    pub(super) reports: &'a [Report],
     pub(super) show: bool,
     pub(super) json: bool,
 }
@@ -35,31 +42,61 @@ pub(super) async fn run(
     look: Look<'_>,
 ) -> Result<ExitCode> {
     let client = server.connect().await?;
-    let messages = last(&client, look).await?;
+    let mut messages = last(&client, look).await?;
     client.close().await;
-    let r#use = candidate.r#use();
-    let tried = tokio::task::spawn_blocking(move || -> Result<Vec<(u64, Attempt)>> {
+    if let Some(filter) = look.filter {
+        messages.retain(|(_, record)| filter.is_match(&record.id));
+        ensure!(!messages.is_empty(), "no message has an id in which {:?} is found", filter.as_str());
+    }
+    let (r#use, digest, of_attempts) = (candidate.r#use(), *component.digest(), component.clone());
+    let tried = tokio::task::spawn_blocking(move || -> Result<Vec<(u64, Tried)>> {
         let log = Arc::new(CapturedLog::default());
-        let mut guest = component.plugin_with(r#use, log.clone())?;
-        let attempt = |(offset, record): (u64, MessageRecord)| -> Result<(u64, Attempt)> {
+        let mut guest = of_attempts.plugin_with(r#use.clone(), log.clone())?;
+        let attempt = |(offset, record): (u64, MessageRecord)| -> Result<(u64, Tried)> {
             let hand = Hand::new(record.message()?, 1, unix_ms(), offset);
-            Ok((offset, Attempt::of(&mut guest, hand, Some(&log))))
+            let name = hand.message.id.as_str().to_owned();
+            let capsule = Capsule::of(of_attempts.name(), *of_attempts.digest(), &r#use, &hand);
+            let attempt = Attempt::of(&mut guest, hand, Some(&log));
+            let differences = attempt.verdict.as_ref().err().map(no_fault).into_iter().collect();
+            Ok((offset, Tried { name, differences, attempt: Some(attempt), refused: None, capsule }))
         };
         messages.into_iter().map(attempt).collect()
     });
     let tried = tried.await??;
+    write_reports(&tried, candidate, &component, look)?;
+    let tried: Vec<(u64, Attempt)> =
+        tried.into_iter().filter_map(|(offset, tried)| Some((offset, tried.attempt?))).collect();
     let faults = tried.iter().filter(|(_, attempt)| attempt.verdict.is_err()).count();
-    for (offset, attempt) in &tried {
-        if look.json {
-            print_json(*offset, attempt)?;
-        } else {
-            print(*offset, attempt, look.show)?;
-        }
-    }
-    if !look.json {
+    if look.json {
+        let messages: Vec<Value> = tried.iter().map(|(offset, attempt)| json(*offset, attempt)).collect();
+        say!("{}", json!({ "plugin": candidate.name, "digest": digest, "messages": messages, "faults": faults }))?;
+    } else {
+        tried.iter().try_for_each(|(offset, attempt)| print(*offset, attempt, look.show))?;
         say!("{}           {}", counts(&tried), shown::limits(&candidate.limits))?;
     }
     Ok(if faults > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// What is expected of every message: anything else.
+fn no_fault(fault: &Fault) -> Difference {
+    let found = format!("fault {:?}", fault.text);
+    Difference { what: "verdict".into(), place: None, expected: "a verdict".into(), found }
+}
+
+/// Each message as a case of a file that has the queue's name, at the line of its offset.
+fn write_reports(tried: &[(u64, Tried)], candidate: &Candidate, component: &Component, look: Look<'_>) -> Result<()> {
+    let outcome = |(offset, tried): &(u64, Tried)| {
+        let case = Case { name: tried.name.clone(), ..Case::default() };
+        let line = usize::try_from(*offset).unwrap_or(usize::MAX);
+        Outcome { file: 0, index: 0, line, case, tried: tried.clone(), capsule: None }
+    };
+    if look.reports.is_empty() {
+        return Ok(());
+    }
+    let outcomes: Vec<Outcome> = tried.iter().map(outcome).collect();
+    let files = [CaseFile { path: look.queue.into(), text: String::new(), cases: Vec::new() }];
+    let run = report::Run { component, limits: &candidate.limits, files: &files, outcomes: &outcomes };
+    look.reports.iter().try_for_each(|report| report.write(run))
 }
 
 /// The last messages of the queue, the oldest first, page by page from the end.
@@ -100,7 +137,8 @@ fn print(offset: u64, attempt: &Attempt, show: bool) -> std::io::Result<()> {
             let most = if show { changes.len() } else { CHANGES_SHOWN };
             for change in changes.iter().take(most) {
                 let or_absent = |value: &Option<String>| value.clone().unwrap_or_else(|| "(absent)".into());
-                say!("            {}: {} → {}", change.what, or_absent(&change.before), or_absent(&change.after))?;
+                let [before, after] = [&change.before, &change.after].map(|value| shown::visible(&or_absent(value)));
+                say!("            {}: {before} → {after}", change.what)?;
             }
             if changes.len() > most {
                 say!("            {} more changes: --show", changes.len() - most)?;
@@ -111,10 +149,10 @@ fn print(offset: u64, attempt: &Attempt, show: bool) -> std::io::Result<()> {
         say!("            emits to {}", emitted.subject)?;
     }
     for (level, text) in &attempt.logs {
-        say!("            log {} {text}", level.as_str().to_uppercase())?;
+        say!("            log {} {}", level.as_str().to_uppercase(), shown::visible(text))?;
     }
     if show {
-        say!("            input {}", String::from_utf8_lossy(&attempt.input.payload))?;
+        say!("            input {}", shown::visible(&String::from_utf8_lossy(&attempt.input.payload)))?;
     }
     Ok(())
 }
@@ -122,12 +160,12 @@ fn print(offset: u64, attempt: &Attempt, show: bool) -> std::io::Result<()> {
 /// Changes of one message that are shown where not all are asked for.
 const CHANGES_SHOWN: usize = 4;
 
-fn print_json(offset: u64, attempt: &Attempt) -> std::io::Result<()> {
+fn json(offset: u64, attempt: &Attempt) -> Value {
     let mut line = found(attempt);
     line.insert("offset".into(), offset.into());
     line.insert("id".into(), attempt.input.id.as_str().into());
     line.insert("ns".into(), u64::try_from(attempt.time.as_nanos()).unwrap_or(u64::MAX).into());
-    say!("{}", Value::Object(line))
+    Value::Object(line)
 }
 
 /// `12 forward, 3 drop, 1 fault`.

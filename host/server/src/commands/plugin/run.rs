@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use quipu_protocol::limits::PAYLOAD_BYTES_MAX;
 use quipu_protocol::{Headers, Message, MessageId, Subject};
-use quipu_runtime::{Attempt, Capsule, CapturedLog, Component, Guest, Hand, RuntimeConfig, Use};
+use quipu_runtime::{Attempt, CAPSULE_BYTES_MAX, Capsule, CapturedLog, Component, Guest, Hand, Use};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufRead, BufReader};
@@ -17,8 +17,8 @@ use crate::author::candidate::{Candidate, read_config};
 use crate::author::trial::{self, Names};
 use crate::commands::output::say;
 use crate::commands::publish::{Line, Lines};
+use crate::files;
 use crate::plugins::cases::{CaseMessage, found};
-use crate::plugins::offline;
 use crate::plugins::version::unix_ms;
 
 /// Faults of one run that are shown, with a capsule each; those after them are lines of the output alone.
@@ -33,7 +33,8 @@ const NO_TIMES_NOW_MS: u64 = 1_767_225_600_000;
     quipu plugin run big-quakes.wasm --capsule .quipu/failed/ak0247 --trace\n\n\
     A line of --messages:\n  {\"id\":\"m1\",\"subject\":\"quakes.ak\",\"headers\":{\"type\":\"earthquake\"},\"payload\":{\"n\":1}}")]
 pub(crate) struct Args {
-    /// A module or component; or a project, which is built first and has its own configuration and limits.
+    /// A project, which is built first; or a module or component. What a project's build gave has the configuration and
+    /// limits of its `plugin.toml`.
     #[arg(value_name = "DIR|FILE")]
     path: PathBuf,
     /// A key of its configuration; the value is JSON, or else a text. May be repeated.
@@ -45,7 +46,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     lines: LineArgs,
     /// Makes one attempt again: what it saw, from this file. Fails where it comes to something else.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "config_file", "messages"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "config_file", "messages", "subject", "headers"])]
     capsule: Option<PathBuf>,
     /// For scripts that say it everywhere: the output is JSON in any case.
     #[arg(long)]
@@ -74,15 +75,11 @@ pub(super) struct LineArgs {
 
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let Some(candidate) = build::candidate(&args.path, None, false).await? else { return Ok(ExitCode::FAILURE) };
-    let project = args.path.is_dir();
-    // A capsule may have limits of its own. With lines, where the file carries them.
-    let runtime = RuntimeConfig { trace_lines: true, memory_bytes_max: 4 << 30, ..RuntimeConfig::default() };
-    let runtime = RuntimeConfig { memories_max: 16, instances_max: 4, ..runtime };
-    let (component, _) = offline::load_as(&candidate.name, &candidate.file, runtime).await?;
     match &args.capsule {
-        Some(file) => replay(&component, file, &args).await,
+        Some(file) => replay(&candidate, file, &args).await,
         None => {
-            let config_json = args.config_json(&candidate, project)?;
+            let (component, _) = candidate.load().await?;
+            let config_json = args.config_json(&candidate)?;
             let input = BufReader::new(tokio::io::stdin());
             let faults = lines(component, &candidate, config_json, input, &args.lines).await?;
             Ok(if faults > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -90,11 +87,11 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-async fn replay(component: &Component, file: &Path, args: &Args) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+async fn replay(candidate: &Candidate, file: &Path, args: &Args) -> Result<ExitCode> {
+    let text = files::read_text(file, CAPSULE_BYTES_MAX as u64)?;
     let capsule = Capsule::from_json(&text).with_context(|| file.display().to_string())?;
-    let file_digest = *component.digest();
-    let (component, replayed) = (component.clone(), capsule.clone());
+    let (component, _) = candidate.load_for(&capsule.r#use().limits).await?;
+    let (file_digest, replayed) = (*component.digest(), capsule.clone());
     let attempt = tokio::task::spawn_blocking(move || -> Result<Attempt> {
         let log = Arc::new(CapturedLog::default());
         let mut guest = component.plugin_with(replayed.r#use(), log.clone())?;
@@ -144,7 +141,7 @@ pub(super) async fn lines(
     let r#use = Use { config_json, started_ms, ..candidate.r#use() };
     let (sink, started, digest) = (log.clone(), r#use.clone(), *component.digest());
     let guest = tokio::task::spawn_blocking(move || component.plugin_with(started, sink)).await?;
-    let mut guest = guest.map_err(|e| anyhow!("{}", shown::refused(&e, args.trace).join("\n")))?;
+    let mut guest = guest.map_err(|e| anyhow!("{}", shown::refused(&e, candidate.is_own, args.trace).join("\n")))?;
     let mut lines = Lines::new(input);
     let mut faults = Faults { candidate, r#use, digest, names: Names::default(), count: 0, all: args.trace };
     while let Some(line) = lines.next().await? {
@@ -209,11 +206,12 @@ fn print_trace(attempt: &Attempt) {
     if attempt.verdict.is_ok() {
         for change in attempt.changes() {
             let or_absent = |value: &Option<String>| value.clone().unwrap_or_else(|| "(absent)".into());
-            eprintln!("change    {}: {} → {}", change.what, or_absent(&change.before), or_absent(&change.after));
+            let [before, after] = [&change.before, &change.after].map(|value| shown::visible(&or_absent(value)));
+            eprintln!("change    {}: {before} → {after}", change.what);
         }
     }
     for (level, text) in &attempt.logs {
-        eprintln!("log       {} {text}", level.as_str().to_uppercase());
+        eprintln!("log       {} {}", level.as_str().to_uppercase(), shown::visible(text));
     }
 }
 
@@ -236,7 +234,7 @@ impl Faults<'_> {
         }
         shown::fault(fault, self.all).iter().for_each(|line| eprintln!("{line}"));
         let config = quipu_runtime::Digest::of(self.r#use.config_json.as_bytes());
-        eprintln!("{}", shown::message(attempt, &self.digest, &config, &self.r#use.limits));
+        eprintln!("{}", shown::message(attempt, &self.candidate.name, &self.digest, &config, &self.r#use.limits));
         let input =
             Hand::new(attempt.input.clone(), attempt.output.attempt, attempt.output.now_ms, attempt.output.seed);
         let started_ms = Some(attempt.usage.started_ms);
@@ -250,11 +248,11 @@ impl Faults<'_> {
 }
 
 impl Args {
-    /// Of the file, or else of the project, with each key that is said here.
-    fn config_json(&self, candidate: &Candidate, project: bool) -> Result<String> {
+    /// Of the file, or else of the project whose plugin it is, with each key that is said here.
+    fn config_json(&self, candidate: &Candidate) -> Result<String> {
         let mut config = match &self.config_file {
             Some(file) => read_config(file)?,
-            None if project => candidate.config.clone(),
+            None if candidate.is_own => candidate.config.clone(),
             None => Map::new(),
         };
         config.extend(self.config.iter().cloned());

@@ -72,6 +72,12 @@ pub(super) fn cut(text: &str, chars: usize) -> String {
     }
 }
 
+/// A text of others, for a terminal: what would move its cursor or change its colours is written out.
+pub(super) fn visible(text: &str) -> String {
+    let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\t');
+    text.chars().map(|c| if is_shown(c) { c.to_string() } else { c.escape_default().to_string() }).collect()
+}
+
 /// A text and as many spaces as make it this wide, two at least.
 pub(super) fn padded(text: &str, width: usize) -> String {
     let spaces = width.saturating_sub(text.chars().count()).max(2);
@@ -108,18 +114,24 @@ fn advice(kind: FaultKind) -> Option<&'static str> {
         FaultKind::Memory => "more than `memory` allows: [limits] in plugin.toml, [plugin.NAME] of a router",
         FaultKind::Output => "more than `output` allows: [limits] in plugin.toml, [plugin.NAME] of a router",
         FaultKind::Calls => "a limit that nothing raises: ask the router once, and keep what it says",
+        FaultKind::Said => {
+            "a route tries it again; a message that lacks a field is rejected where it is read by path: json_at, jsonAt"
+        }
+        FaultKind::Trap(_) => "the plugin ended itself, or ran into a bug: `build --debug` gives the trace its lines",
         FaultKind::Abi => "the SDK and the router do not speak alike: build it again with the SDK of this quipu",
         _ => return None,
     })
 }
 
-/// The lines of why a plugin does not start: what it refuses, or how it fails, and where its configuration is from.
-pub(super) fn refused(error: &ConfigureError, all: bool) -> Vec<String> {
+/// The lines of why a plugin does not start: what it refuses, or how it fails, and where its configuration is from, which
+/// may be a project.
+pub(super) fn refused(error: &ConfigureError, of_project: bool, all: bool) -> Vec<String> {
     let mut lines = vec![error.to_string()];
     match error {
         ConfigureError::Fault { fault: failed, .. } => lines.extend(fault(failed, all).into_iter().skip(1)),
         ConfigureError::Refused { .. } => {
-            lines.push("          its configuration: -c KEY=VALUE, --config FILE, [config] of plugin.toml".into());
+            let project = if of_project { ", [config] of plugin.toml" } else { "" };
+            lines.push(format!("          its configuration: -c KEY=VALUE, --config FILE{project}"));
         }
         _ => {}
     }
@@ -176,13 +188,14 @@ fn without_column(place: &str) -> &str {
     }
 }
 
-/// `message   ak0247  quakes.all  812 bytes      plugin a3f19c02   config 51d0be   used 0.04 of 50 ms, 1.1 of 64 MiB`.
-pub(super) fn message(attempt: &Attempt, digest: &Digest, config: &Digest, limits: &Limits) -> String {
+/// `message   ak0247  quakes.all  812 bytes      plugin big-quakes@a3f19c02   config 51d0be   used 0.04 of 50 ms, 1.1 of
+/// 64 MiB`, on one line.
+pub(super) fn message(attempt: &Attempt, name: &str, digest: &Digest, config: &Digest, limits: &Limits) -> String {
     let input = &attempt.input;
     let memory = attempt.usage.memory_bytes.max(attempt.usage.memory_peak_bytes);
     let (ms, mib) = (|time: Duration| time.as_secs_f64() * 1e3, |bytes: usize| bytes as f64 / f64::from(1 << 20));
     format!(
-        "message   {}  {}  {} bytes      plugin {}   config {}   used {:.2} of {}, {:.1} of {}",
+        "message   {}  {}  {} bytes      plugin {name}@{}   config {}   used {:.2} of {}, {:.1} of {}",
         input.id.as_str(),
         input.subject,
         input.payload.len(),
@@ -219,6 +232,7 @@ mod tests {
             ["64 MiB", "1.1 MiB", "84 KiB", "12 bytes"]
         );
         assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(visible("a\u{1b}[2J\tb\n"), "a\\u{1b}[2J\tb\n");
         assert_eq!(limits(&Limits::default()), "limits as in production: 50 ms, 64 MiB");
     }
 
@@ -236,9 +250,10 @@ mod tests {
             "fault     panic at src/lib.rs:9:41: boom",
             "          0  big::magnitude                      src/lib.rs:9",
             "          1  big::process                                         1 runtime frames: --trace",
+            &format!("          {}", advice(FaultKind::Said).expect("what to do")),
         ];
         assert_eq!(fault(&panic, false), expected);
-        assert_eq!(fault(&panic, true).len(), 4);
+        assert_eq!(fault(&panic, true).len(), 5);
     }
 
     #[test]
@@ -250,6 +265,7 @@ mod tests {
             "fault     KeyError: 'mag'",
             "            File \"app.py\", line 5, in process",
             "              x = message",
+            &format!("          {}", advice(FaultKind::Said).expect("what to do")),
         ];
         assert_eq!(fault(&error, false), expected);
     }

@@ -39,7 +39,7 @@ pub(crate) struct Args {
     /// The project of a FILE: its `tests`, and the configuration and limits in its `plugin.toml`.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Only cases in whose name this regular expression finds something.
+    /// Only cases in whose name this regular expression finds something; of a queue, messages by their id.
     #[arg(long, value_name = "RE")]
     filter: Option<Regex>,
     /// Writes what was found into the files of cases that fail, as what is expected from now on.
@@ -52,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "junit=FILE|json=FILE")]
     report: Vec<Report>,
     /// Tries the last messages of a running router's queue instead, and takes none of them away.
-    #[arg(long, value_name = "QUEUE", conflicts_with_all = ["filter", "bless", "report"])]
+    #[arg(long, value_name = "QUEUE", conflicts_with = "bless")]
     from_queue: Option<String>,
     /// How many of them.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1_000), requires = "from_queue")]
@@ -67,9 +67,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<ExitCode> {
     let candidate = build::candidate(&args.path, args.dir.as_deref(), !args.json).await?;
     let Some(candidate) = candidate else { return Ok(ExitCode::FAILURE) };
-    let component = candidate.load().await?;
+    let (component, _) = candidate.load().await?;
     if let Some(queue) = &args.from_queue {
-        let look = from_queue::Look { queue, last: args.last.into(), show: args.show, json: args.json };
+        let (filter, reports) = (args.filter.as_ref(), &args.report);
+        let look =
+            from_queue::Look { queue, last: args.last.into(), filter, reports, show: args.show, json: args.json };
         return from_queue::run(&candidate, component, &args.server, look).await;
     }
     let (files, outcomes) = try_all(&candidate, &component, args.filter.clone()).await?;
@@ -221,7 +223,7 @@ fn input(payload: &[u8]) -> String {
 fn print_logs(logs: &[(LogLevel, String)]) -> std::io::Result<()> {
     for (level, text) in logs.iter().take(LOGS_SHOWN) {
         let level = level.as_str().to_uppercase();
-        say!("        log       {level} {}", indented(text))?;
+        say!("        log       {level} {}", indented(&shown::visible(text)))?;
     }
     if logs.len() > LOGS_SHOWN {
         say!("        log       {} more lines: --show", logs.len() - LOGS_SHOWN)?;
@@ -238,7 +240,7 @@ fn print_whole(outcome: &Outcome) -> std::io::Result<()> {
     let is_failed = !outcome.passed();
     let shown = attempt.logs.iter().skip(if is_failed { LOGS_SHOWN } else { 0 });
     for (level, text) in shown {
-        say!("        log       {} {}", level.as_str().to_uppercase(), indented(text))?;
+        say!("        log       {} {}", level.as_str().to_uppercase(), indented(&shown::visible(text)))?;
     }
     Ok(())
 }

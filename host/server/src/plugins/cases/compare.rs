@@ -56,18 +56,18 @@ impl Expect {
         list.all
     }
 
-    /// Of an attempt.
+    /// Of an attempt. Retries, rejects and faults undo what the plugin did: nothing is there to be as expected.
     pub(super) fn differences(&self, attempt: &Attempt) -> Vec<Difference> {
         let mut list = List::default();
         self.compare_verdict(&attempt.verdict, &mut list);
-        let message = &attempt.output.message;
-        list.headers(&self.headers, &self.no_headers, &message.headers);
-        list.key(self.key.as_deref(), self.key_base64.as_deref(), message.key.as_ref());
-        list.number("priority", self.priority.map(u64::from), Some(message.priority.into()));
-        list.number("expires_ms", self.expires_ms, message.expires_ms);
-        list.number("deliver_at_ms", self.deliver_at_ms, message.deliver_at_ms);
-        list.payload(self.content(), &self.absent, &message.payload);
-        let emitted = &attempt.output.emitted;
+        let message = remains(&attempt.verdict).then_some(&attempt.output.message);
+        let emitted = if message.is_some() { attempt.output.emitted.as_slice() } else { &[] };
+        list.headers(&self.headers, &self.no_headers, message.map(|message| &message.headers));
+        list.key(self.key.as_deref(), self.key_base64.as_deref(), message.and_then(|message| message.key.as_ref()));
+        list.number("priority", self.priority.map(u64::from), message.map(|message| message.priority.into()));
+        list.number("expires_ms", self.expires_ms, message.and_then(|message| message.expires_ms));
+        list.number("deliver_at_ms", self.deliver_at_ms, message.and_then(|message| message.deliver_at_ms));
+        list.payload(self.content(), &self.absent, message.map(|message| &message.payload[..]));
         if let Some(expected) = self.emitted.filter(|expected| *expected != emitted.len()) {
             list.add("emitted", None, expected.to_string(), emitted.len().to_string());
         }
@@ -135,12 +135,12 @@ impl ExpectOutput {
         if let Some(expected) = self.id.as_ref().filter(|expected| Some(expected.as_str()) != id) {
             list.add("id", None, format!("{expected:?}"), or_absent(id));
         }
-        list.headers(&self.headers, &self.no_headers, &found.headers);
+        list.headers(&self.headers, &self.no_headers, Some(&found.headers));
         list.key(self.key.as_deref(), self.key_base64.as_deref(), found.key.as_ref());
         list.number("priority", self.priority.map(u64::from), Some(found.priority.into()));
         list.number("expires_ms", self.expires_ms, found.expires_ms);
         list.number("deliver_at_ms", self.deliver_at_ms, found.deliver_at_ms);
-        list.payload(self.content(), &self.absent, payload_of(found, attempt));
+        list.payload(self.content(), &self.absent, Some(payload_of(found, attempt)));
     }
 }
 
@@ -163,10 +163,10 @@ impl List {
         }
     }
 
-    fn headers(&mut self, expected: &BTreeMap<String, Option<Values>>, absent: &[String], headers: &Headers) {
+    fn headers(&mut self, expected: &BTreeMap<String, Option<Values>>, absent: &[String], headers: Option<&Headers>) {
         let absent = absent.iter().map(|name| (name, &None));
         for (name, expected) in expected.iter().chain(absent) {
-            let found: Vec<&str> = headers.all(name).collect();
+            let found: Vec<&str> = headers.iter().flat_map(|headers| headers.all(name)).collect();
             let wanted: Vec<&str> = expected.iter().flat_map(Values::iter).collect();
             if found != wanted {
                 self.add("header", Some(name.clone()), listed(&wanted), listed(&found));
@@ -188,7 +188,8 @@ impl List {
         }
     }
 
-    fn payload(&mut self, expected: super::Content<'_>, absent: &[String], found: &[u8]) {
+    fn payload(&mut self, expected: super::Content<'_>, absent: &[String], found: Option<&[u8]>) {
+        let Some(found) = found else { return self.no_payload(expected) };
         let json = || serde_json::from_slice::<Value>(found).ok();
         if let Some(expected) = expected.payload {
             match json() {
@@ -210,6 +211,12 @@ impl List {
             if let Some(found) = at(&json, path) {
                 self.add("payload", Some(format!("$.{path}")), ABSENT.into(), found.to_string());
             }
+        }
+    }
+
+    fn no_payload(&mut self, expected: super::Content<'_>) {
+        if let Ok(Some(expected)) = expected.payload() {
+            self.add("payload", None, bytes(&expected), ABSENT.into());
         }
     }
 
@@ -243,10 +250,11 @@ pub(crate) fn fits(expected: &Value, found: Option<&Value>) -> bool {
     list.all.is_empty()
 }
 
-/// 1 and 1.0 are the same number: which one is written is the writer's taste.
+/// 1 and 1.0 are the same number: which one is written is the writer's taste. Integers compare exactly, whatever their
+/// size.
 fn is_same(expected: &Value, found: &Value) -> bool {
     match (expected, found) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Number(a), Value::Number(b)) if a.is_f64() || b.is_f64() => a.as_f64() == b.as_f64(),
         _ => expected == found,
     }
 }
@@ -259,6 +267,11 @@ pub(crate) fn at<'a>(json: &'a Value, path: &str) -> Option<&'a Value> {
         let indexes = indexes.split('[').filter_map(|index| index.strip_suffix(']')?.parse::<usize>().ok());
         indexes.into_iter().try_fold(value, |value, index| value.get(index))
     })
+}
+
+/// Whether what a plugin changed and emitted before this verdict is still there after it.
+pub(crate) fn remains(verdict: &Result<Verdict, Fault>) -> bool {
+    !matches!(verdict, Err(_) | Ok(Verdict::Retry { .. } | Verdict::Reject(_)))
 }
 
 fn told(verdict: &Result<Verdict, Fault>) -> (Expected, &str) {
@@ -311,6 +324,20 @@ mod tests {
         Attempt { input, output: hand, verdict, time: Duration::ZERO, logs, usage: Usage::default() }
     }
 
+    fn emitted(subject: &str, payload: Option<&'static [u8]>) -> Emitted {
+        Emitted {
+            subject: Subject::new(subject).expect("a subject"),
+            key: None,
+            headers: Headers::new(),
+            payload: payload.map(bytes::Bytes::from_static),
+            id: None,
+            reply_to: None,
+            expires_ms: None,
+            deliver_at_ms: None,
+            priority: 0,
+        }
+    }
+
     fn tried(expect: &str, attempt: &Attempt) -> Vec<String> {
         let expect: Expect = serde_json::from_str(expect).expect("what to expect");
         expect.differences(attempt).iter().map(ToString::to_string).collect()
@@ -353,17 +380,6 @@ mod tests {
 
     #[test]
     fn what_is_emitted_is_compared_in_order() {
-        let emitted = |subject: &str, payload: Option<&'static [u8]>| Emitted {
-            subject: Subject::new(subject).expect("a subject"),
-            key: None,
-            headers: Headers::new(),
-            payload: payload.map(bytes::Bytes::from_static),
-            id: None,
-            reply_to: None,
-            expires_ms: None,
-            deliver_at_ms: None,
-            priority: 0,
-        };
         let attempt = attempt(Ok(Verdict::Forward), |hand| {
             hand.emitted = vec![emitted("audit", None), emitted("other", Some(b"text")), emitted("third", Some(b""))];
         });
@@ -376,6 +392,43 @@ mod tests {
             "output 3 message: expected (absent), found to third",
         ];
         assert_eq!(tried(expect, &attempt), told);
+    }
+
+    #[test]
+    fn large_integers_compare_exactly() {
+        let is_same = |a: &str, b: &str| {
+            let [a, b] = [a, b].map(|text| serde_json::from_str(text).expect("JSON"));
+            is_same(&a, &b)
+        };
+        assert!(is_same("1", "1.0") && is_same("9007199254740993", "9007199254740993"));
+        assert!(!is_same("9007199254740992", "9007199254740993") && !is_same("-9007199254740993", "-9007199254740992"));
+    }
+
+    #[test]
+    fn what_a_verdict_undoes_is_not_there_to_be_as_expected() {
+        let edit = |hand: &mut Hand| {
+            hand.message.headers.add("by", "one").expect("a header");
+            hand.emitted = vec![emitted("audit", None)];
+        };
+        let all = r#"{ "headers": { "by": "one" }, "priority": 0, "payload": { "a": {} }, "emitted": 1,
+                       "outputs": [{ "subject": "audit" }] }"#;
+        let told = [
+            "header by: expected \"one\", found (absent)",
+            "priority: expected 0, found (absent)",
+            "payload: expected {\"a\":{}}, found (absent)",
+            "emitted: expected 1, found 0",
+            "output 1 message: expected audit, found (absent)",
+        ];
+        let nothing = r#"{ "no_headers": ["by"], "absent": ["a"], "outputs": [], "emitted": 0, "key": "" }"#;
+        let fault = Fault { kind: quipu_runtime::FaultKind::Said, text: "boom".into(), trace: Vec::new() };
+        let retry = Verdict::Retry { delay_ms: 1, reason: "later".into() };
+        for verdict in [Err(fault), Ok(retry), Ok(Verdict::Reject("bad".into()))] {
+            let attempt = attempt(verdict, edit);
+            assert_eq!(tried(all, &attempt), told);
+            assert_eq!(tried(nothing, &attempt), [""; 0]);
+        }
+        // What was emitted before a drop is sent.
+        assert_eq!(tried(all, &attempt(Ok(Verdict::Drop("small".into())), edit)), [""; 0]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Files of cases: TOML with `[[case]]` tables, or a JSON list.
 
+use std::fs::DirEntry;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +10,7 @@ use toml::Spanned;
 
 use super::Case;
 use crate::config::Problem;
+use crate::files;
 
 /// Largest file of cases, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -44,13 +46,7 @@ struct Cases {
 ///
 /// What is wrong with it, with file, line and key.
 pub(crate) fn read(path: &Path) -> Result<CaseFile> {
-    let size = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    ensure!(
-        size <= FILE_BYTES_MAX,
-        "{} has {size} bytes; a file of cases has at most {FILE_BYTES_MAX}",
-        path.display()
-    );
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = files::read_text(path, FILE_BYTES_MAX)?;
     let is_json = path.extension().is_some_and(|extension| extension == "json");
     let cases = if is_json { json(&text) } else { toml(&text) };
     let cases = cases.map_err(|e| anyhow!("{}:{e:#}", path.display()))?;
@@ -69,7 +65,7 @@ pub(crate) fn read_all(project: &Path) -> Result<Vec<CaseFile>> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
+        if is_cases(&path) {
             paths.push(path);
         }
     }
@@ -77,6 +73,21 @@ pub(crate) fn read_all(project: &Path) -> Result<Vec<CaseFile>> {
     ensure!(paths.len() <= FILES_MAX, "{} has {} files; at most {FILES_MAX} are read", folder.display(), paths.len());
     paths.sort();
     paths.iter().map(|path| read(path)).collect()
+}
+
+/// As [`read_all`]; a project need not have any.
+///
+/// # Errors
+///
+/// As for [`read`].
+pub(crate) fn read_any(project: &Path) -> Result<Vec<CaseFile>> {
+    let has_extension = |entry: DirEntry| is_cases(&entry.path());
+    let mut entries = std::fs::read_dir(project.join("tests")).into_iter().flatten().filter_map(Result::ok);
+    if entries.any(has_extension) { read_all(project) } else { Ok(Vec::new()) }
+}
+
+fn is_cases(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "toml")
 }
 
 fn json(text: &str) -> Result<Vec<Placed>> {

@@ -6,6 +6,7 @@ use quipu_protocol::{Headers, Message, Subject};
 use quipu_runtime::{Attempt, Emitted, Fault, Verdict};
 use serde_json::{Map, Value};
 
+use super::compare::remains;
 use super::content::readable;
 
 /// The verdict with its reason, what was changed, and what was emitted: an object that would do as `expect`.
@@ -20,7 +21,7 @@ pub(crate) fn found(attempt: &Attempt) -> Map<String, Value> {
         Ok(verdict) => {
             say(verdict, &mut found);
             // What was emitted before a drop is sent; before a retry or a reject it is not.
-            if !matches!(verdict, Verdict::Retry { .. } | Verdict::Reject(_)) {
+            if remains(&attempt.verdict) {
                 changes(&attempt.input, &attempt.output.message, &mut found);
                 if !attempt.output.emitted.is_empty() {
                     found.insert("outputs".into(), outputs(attempt).collect());
