@@ -71,7 +71,11 @@ async fn route(client: &Client, name: &str) -> Value {
 }
 
 fn one_route(plugins: &str) -> String {
-    format!("[queue.q]\n[queue.out]\n[[route]]\nname = \"r\"\nfrom = \"q\"\nplugins = [{plugins}]\nto = [\"out\"]\n")
+    // On a busy machine a plugin may wait for longer than it may run.
+    let patience = "[plugin.p]\ndeadline = \"20s\"\n[plugin.h]\ndeadline = \"20s\"\n";
+    format!(
+        "{patience}[queue.q]\n[queue.out]\n[[route]]\nname = \"r\"\nfrom = \"q\"\nplugins = [{plugins}]\nto = [\"out\"]\n"
+    )
 }
 
 #[tokio::test]
@@ -139,7 +143,7 @@ async fn another_pinned_version_and_another_file_serve_from_a_reload_on() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("p.file");
     std::fs::write(&file, wasm("filed", FORWARD)).expect("written");
-    let config = format!("[plugin.f]\nfile = \"p.file\"\n{}", one_route("{ name = \"p@1\" }"));
+    let config = format!("[plugin.f]\nfile = \"p.file\"\ndeadline = \"20s\"\n{}", one_route("{ name = \"p@1\" }"));
     let server = TestServer::start_in(QUIPU, &config, directory).await;
     push(&server, "one", "1").await;
     push(&server, "two", "2").await;
@@ -173,6 +177,8 @@ async fn another_pinned_version_and_another_file_serve_from_a_reload_on() {
 
 /// Checks messages, and then is at those that are fine until it runs out of time.
 const INLINE: &str = r#"
+[plugin.filter-json]
+deadline = "20s"
 [plugin.slow]
 file = {HOSTILE}
 deadline = "3s"
@@ -222,7 +228,7 @@ async fn an_inline_route_is_never_gone_past_while_it_changes() {
 #[tokio::test]
 async fn an_inline_route_is_paused_and_resumed() {
     let config = format!(
-        "[plugin.h]\nfile = {HOSTILE_WASM:?}\n[queue.raw]\nsubjects = [\"in.>\"]\n[[route]]\nname = \"check\"\n\
+        "[plugin.h]\nfile = {HOSTILE_WASM:?}\ndeadline = \"20s\"\n[queue.raw]\nsubjects = [\"in.>\"]\n[[route]]\nname = \"check\"\n\
          on = \"in.*\"\nplugins = [{{ name = \"h\", config = {{ act = \"panic\" }} }}]\n"
     );
     let mut server = TestServer::start(QUIPU, &config).await;

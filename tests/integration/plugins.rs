@@ -193,7 +193,8 @@ async fn a_failed_step_leaves_what_serves_and_is_named() {
 
 #[tokio::test]
 async fn an_inline_route_waits_and_is_swapped_too() {
-    let config = "[queue.q]\n[[route]]\nname = \"r\"\non = \"in.*\"\nplugins = [{ name = \"p\" }]\nto = [\"q\"]\n";
+    let config = "[plugin.p]\ndeadline = \"20s\"\n[queue.q]\n[[route]]\nname = \"r\"\non = \"in.*\"\n\
+                  plugins = [{ name = \"p\" }]\nto = [\"q\"]\n";
     let server = TestServer::start(QUIPU, config).await;
     let client = server.client().await;
     let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
@@ -284,7 +285,8 @@ fn refusing(reason: &str) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn under_load_nothing_is_lost_and_nothing_comes_twice() {
     const COUNT: u32 = 4_000;
-    let config = CONFIG.replace("to = ", "parallel = 2\nto = ");
+    // On a busy machine a plugin may wait for longer than it may run.
+    let config = format!("[plugin.p]\ndeadline = \"20s\"\n{}", CONFIG.replace("to = ", "parallel = 2\nto = "));
     let server = TestServer::start(QUIPU, &config).await;
     for label in ["one", "two"] {
         push(&server, label, FORWARD, &["--tag", label]).await;

@@ -66,7 +66,9 @@ fn an_instance_is_recycled_after_about_so_many_messages() {
     let counted: Vec<u64> = (0..200).map(|_| count(&mut guest)).collect();
     let lives: Vec<u64> = counted.windows(2).filter(|pair| pair[1] == 1).map(|pair| pair[0]).collect();
     assert!(lives.len() >= 9 && lives.iter().all(|life| (18..=22).contains(life)), "{lives:?}");
-    assert_eq!(guest.usage().recycled, lives.len() as u64);
+    // The last message may have been the end of a life too.
+    let ended = guest.usage().recycled - lives.len() as u64;
+    assert!(ended <= 1, "{ended} more than {lives:?}");
 }
 
 #[test]
