@@ -26,7 +26,8 @@ async fn python() {
     for (text, expected) in mistakes {
         does_not_build(&language, "app.py", text, expected).await;
     }
-    at_run_time(&language, "app.py", PYTHON, ["app.py:9 in process", "app.py:11 in process"]).await;
+    let missing = ["app.py:9 in process", "KeyError: 'properties'"];
+    at_run_time(&language, "app.py", PYTHON, [missing, ["app.py:11 in process", "no place"]]).await;
 
     // What a link leads to goes in; a virtual environment does not, nor a link that leads nowhere.
     let write = |path: &str, text: &str| {
@@ -62,7 +63,8 @@ async fn javascript() {
     for (text, expected) in mistakes {
         does_not_build(&language, "plugin.js", text, expected).await;
     }
-    at_run_time(&language, "plugin.js", JAVASCRIPT, ["plugin.js:9:", "plugin.js:11:"]).await;
+    let missing = ["plugin.js:9:", "cannot read property 'mag' of undefined"];
+    at_run_time(&language, "plugin.js", JAVASCRIPT, [missing, ["plugin.js:11:", "no place"]]).await;
 }
 
 #[tokio::test]
@@ -136,8 +138,8 @@ const MESSAGES: &str = r#"{"id":"a","do":"missing"}
 {"do":"nothing"}
 "#;
 
-/// Mistakes of a plugin that builds. `places` are those of a field that is not there, and of an exception.
-async fn at_run_time(language: &Language, file: &str, text: &str, places: [&str; 2]) {
+/// Mistakes of a plugin that builds. `faults` are the place and the text of a field that is not there, and of an exception.
+async fn at_run_time(language: &Language, file: &str, text: &str, faults: [[&str; 2]; 2]) {
     fs::write(language.path("tried").join(file), text).expect("written");
     language.good(&["plugin", "build", "tried"], "").await;
 
@@ -151,14 +153,14 @@ async fn at_run_time(language: &Language, file: &str, text: &str, places: [&str;
     let (code, lines, said) = language.said(&["plugin", "run", "tried"], MESSAGES).await;
     let lines: Vec<&str> = lines.lines().collect();
     assert!(code == Some(1) && lines.len() == 5, "{lines:?} {said}");
-    for (line, place, what) in [(lines[0], places[0], "mag"), (lines[1], places[1], "no place")] {
+    for (line, [place, what]) in lines.iter().zip(faults) {
         says(line, &["\"verdict\":\"fault\"", "\"kind\":\"fault\"", place, what]);
         says(&said, &[place, what]);
     }
     says(lines[2], &["\"kind\":\"deadline\""]);
     says(
         &said,
-        &["plugin ran over 3 s", "an endless loop, or more work than `deadline` allows: [limits] in plugin.toml"],
+        &["plugin ran over 3000 ms", "an endless loop, or more work than `deadline` allows: [limits] in plugin.toml"],
     );
     says(lines[3], &["\"kind\":\"output\""]);
     says(&said, &["output limit of 4 MiB reached", "more than `output` allows: [limits] in plugin.toml"]);

@@ -13,7 +13,7 @@ const FRAMES_MAX: usize = 4;
 const DIGITS: usize = 12;
 
 /// Functions that are in every plugin of some language.
-const GLUE: [&str; 27] = [
+const GLUE: [&str; 28] = [
     "core::",
     "std::",
     "alloc::",
@@ -41,6 +41,7 @@ const GLUE: [&str; 27] = [
     "Py",
     "_Py",
     "wit-component",
+    "adapter ",
 ];
 
 impl Fault {

@@ -361,7 +361,7 @@ mod tests {
     fn what_is_passed_over_is_utf_8_too() {
         let path = "mag".parse().expect("a path");
         let found = field::<f64>(b"{\"mag\":5,\"net\":\"\xff\"}", &path);
-        assert!(matches!(found, Err(JsonError::NotJson(_))), "{found:?}");
+        assert!(matches!(found, Err(super::JsonError::NotJson(_))), "{found:?}");
     }
 
     #[test]

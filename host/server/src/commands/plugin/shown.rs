@@ -193,7 +193,9 @@ fn without_column(place: &str) -> &str {
 pub(super) fn message(attempt: &Attempt, name: &str, digest: &Digest, config: &Digest, limits: &Limits) -> String {
     let input = &attempt.input;
     let memory = attempt.usage.memory_bytes.max(attempt.usage.memory_peak_bytes);
-    let (ms, mib) = (|time: Duration| time.as_secs_f64() * 1e3, |bytes: usize| bytes as f64 / f64::from(1 << 20));
+    let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+    // In the unit of the limit.
+    let scale = if limits.deadline < Duration::from_secs(1) { 1e3 } else { 1.0 };
     format!(
         "message   {}  {}  {} bytes      plugin {name}@{}   config {}   used {:.2} of {}, {:.1} of {}",
         input.id.as_str(),
@@ -201,7 +203,7 @@ pub(super) fn message(attempt: &Attempt, name: &str, digest: &Digest, config: &D
         input.payload.len(),
         digest.short(),
         &config.short()[..6],
-        ms(attempt.time),
+        attempt.time.as_secs_f64() * scale,
         duration(limits.deadline),
         mib(memory),
         size(limits.memory_bytes),
