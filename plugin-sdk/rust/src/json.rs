@@ -324,7 +324,7 @@ impl Visitor<'_> for Name<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEPTH_MAX, JsonError, checked, field, whole};
+    use super::{DEPTH_MAX, checked, field, whole};
     use serde::Deserialize;
     use serde::de::DeserializeOwned;
     use std::fmt::Debug;
