@@ -66,6 +66,8 @@ pub(crate) struct Plan<'a> {
     definitions: HashMap<String, QueueDefinition>,
     queues_made: u32,
     subscriptions_made: HashMap<(QueueId, String), SubscriptionId>,
+    /// Whether somebody joins a subscription once this is applied: it must be there then.
+    joins: bool,
     /// The queue that this commit removes or purges.
     emptied: Option<QueueId>,
 }
@@ -128,6 +130,7 @@ impl<'a> Plan<'a> {
             definitions: HashMap::new(),
             queues_made: 0,
             subscriptions_made: HashMap::new(),
+            joins: false,
             emptied: None,
         }
     }
@@ -159,7 +162,7 @@ impl<'a> Plan<'a> {
 
     /// Whether nothing is planned yet.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0 && self.publishers.is_empty()
+        self.bytes == 0 && self.publishers.is_empty() && !self.joins
     }
 
     /// Whatever else is asked waits for the next commit.

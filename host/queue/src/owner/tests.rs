@@ -10,10 +10,10 @@ use crate::commit::DedupKey;
 use crate::dedup::{Dedup, WINDOW_MS};
 use crate::disk::{Disk, RealDisk};
 use crate::journal::JournalError;
-use crate::plan::{Published, QueueSettings, Receipt, Redrive, Settle, SettleError, Settlement};
-use crate::request::Reply;
+use crate::plan::{Change, Published, QueueSettings, Receipt, Redrive, Settle, SettleError, Settlement};
+use crate::request::{Reply, Sink, Subscribe};
 use crate::state::State;
-use crate::store::{self, Start};
+use crate::store::{self, Notice, NoticeKind, Start};
 use crate::{Offset, Outcome, QueueInfo};
 
 /// Asks `before` about each append, with the record's sequence and the last one released.
@@ -238,4 +238,45 @@ async fn what_is_gathered_behind_a_commit_of_nothing_does_not_wait_for_something
     assert_eq!(engine.timeout_us(now), Some(now.us));
     engine.advance(now);
     assert!(matches!(engine.next_job(), Some(Job::Append { .. })));
+}
+
+/// Both are asked while another commit makes the subscription. What comes first is done first: it is joined, and removed.
+#[tokio::test]
+async fn whoever_joins_before_a_subscription_is_removed_has_joined_and_hears_of_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut engine = Engine::new(parts(directory.path(), State::default()));
+    let now = Now::default();
+    let write = |engine: &mut Engine| {
+        engine.advance(now);
+        let Some(Job::Append { body, .. }) = engine.next_job() else { panic!("a commit") };
+        engine.done(now, Done::Written(Ok(()), body));
+    };
+    let (reply, _defined) = tokio::sync::oneshot::channel();
+    engine.take(now, Request::DefineQueue { settings: settings("q"), reply: Reply::Once(reply) });
+    write(&mut engine);
+    let (told, notices) = std::sync::mpsc::channel();
+    let join = |engine: &mut Engine| {
+        let told = told.clone();
+        let tell = Box::new(move |notice: Notice| drop(told.send(notice.kind)));
+        let sink = Sink { deliver: Box::new(|_| {}), notice: tell };
+        let (reply, joined) = tokio::sync::oneshot::channel();
+        let subscribe = Subscribe::new("q", "s", None, Start::First);
+        engine.take(now, Request::Subscribe { subscribe, sink, reply: Reply::Once(reply) });
+        joined
+    };
+    let first = join(&mut engine);
+    engine.advance(now);
+    let mut second = join(&mut engine);
+    let (reply, removed) = tokio::sync::oneshot::channel();
+    let change = Change::RemoveSubscription { queue: "q".into(), name: "s".into() };
+    engine.take(now, Request::Change { change, reply: Reply::Once(reply) });
+    let Some(Job::Append { body, .. }) = engine.next_job() else { panic!("a commit") };
+    engine.done(now, Done::Written(Ok(()), body));
+    assert!(first.await.expect("an answer").expect("a subscription").created);
+    // Nothing is to be written for the second.
+    engine.advance(now);
+    assert!(second.try_recv().expect("an answer").is_ok());
+    write(&mut engine);
+    assert!(removed.await.expect("an answer").expect("a store").is_ok());
+    assert_eq!(notices.try_iter().collect::<Vec<_>>(), [NoticeKind::Deleted; 2]);
 }

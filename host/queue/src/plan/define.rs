@@ -67,6 +67,7 @@ impl Plan<'_> {
         let queue = *self.state.names.get(queue)?;
         let known = self.state.queues.get(&queue)?.subscription_named(name);
         let id = known.map(|(id, _)| id).unwrap_or_else(|| self.define_subscription(queue, name, mode, start));
+        self.joins = true;
         Some((queue, id))
     }
 

@@ -250,6 +250,11 @@ impl World {
         self.consumers.clear();
         self.asks.clear();
         self.named.values_mut().for_each(super::ask::Named::disconnect);
+        // Also of queues that were only in a record whose end was not seen, or that the opening made for dead letters.
+        for queue in self.model.queues.values() {
+            let most = self.in_flight_max.entry(queue.definition.name.clone()).or_default();
+            *most = queue.definition.in_flight_max.max(*most);
+        }
         self.events = super::world::Events::default();
         let checkpoints = opened.checkpoints.clone();
         let mut parts = opened.into_parts(Arc::new(self.disk.clone()), &self.config);

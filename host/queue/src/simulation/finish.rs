@@ -1,6 +1,6 @@
 //! The end: with nothing in the way, everything is settled, and a stop in order changes nothing.
 
-use super::ask::QUEUES;
+use super::ask::{Ask, QUEUES};
 use super::world::{Kind, Stage, World};
 use crate::commit::{Durability, QueueLimits, SubscriptionId};
 use crate::plan::{Change, QueueSettings};
@@ -21,6 +21,7 @@ impl World {
         }
         self.wait_long(3_000_000);
         assert!(self.describe().is_ready(), "the disk has room again");
+        self.do_what_was_asked();
         self.free_queues();
         self.come_all();
         let mut rounds = 0;
@@ -37,6 +38,16 @@ impl World {
         self.stop();
         self.settle_down();
         self.check_books();
+    }
+
+    /// What waits may still make queues and subscriptions; but for publishes, some of which wait for room.
+    fn do_what_was_asked(&mut self) {
+        let mut rounds = 0;
+        while self.asks.values().any(|ask| !matches!(ask, Ask::Publish { .. })) {
+            rounds += 1;
+            assert!(rounds < ROUNDS, "there is no answer to {:?}", self.asks);
+            self.wait_long(100_000);
+        }
     }
 
     /// No limit is in the way.

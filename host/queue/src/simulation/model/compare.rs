@@ -62,7 +62,8 @@ impl Queue {
         }
         let mut pairs = self.readers.values().zip(known.subscriptions.values());
         pairs.find_map(|(reader, theirs)| {
-            let why = if self.is_in_memory() { None } else { reader.differs(theirs, self.next) };
+            let rest = || if self.is_in_memory() { None } else { reader.differs(theirs, self.next) };
+            let why = reader.terms_differ(theirs).or_else(rest);
             why.map(|why| format!("subscription {}: {why}", reader.name))
         })
     }
@@ -90,6 +91,13 @@ impl Queue {
 }
 
 impl Reader {
+    /// What lasts of a subscription also where the messages of its queue do not.
+    fn terms_differ(&self, known: &Subscription) -> Option<String> {
+        let (mine, theirs) =
+            ((self.name.as_str(), self.mode, self.paused), (known.name.as_str(), known.mode, known.paused));
+        (mine != theirs).then(|| format!("{mine:?}, and it is {theirs:?}"))
+    }
+
     fn differs(&self, known: &Subscription, next: u64) -> Option<String> {
         if self.counts != known.counts {
             return Some(format!("{:?}, and they are {:?}", self.counts, known.counts));
@@ -108,9 +116,8 @@ impl Reader {
                 return Some(format!("{offset}: attempts and crashes {mine:?}, and they are {theirs:?}"));
             }
         }
-        let mine = (self.name.as_str(), self.mode, self.delivered_through, self.isolated, self.paused);
-        let isolated = known.isolated.map(|offset| offset.0);
-        let theirs = (known.name.as_str(), known.mode, known.delivered_through.0, isolated, known.paused);
+        let mine = (self.delivered_through, self.isolated);
+        let theirs = (known.delivered_through.0, known.isolated.map(|offset| offset.0));
         (mine != theirs).then(|| format!("{mine:?}, and it is {theirs:?}"))
     }
 }
