@@ -172,7 +172,9 @@ fn locked(lock: &Table, package: &str, manifest: &Table) -> Result<Table> {
     let mut root = find(package)?.clone();
     let wanted = wanted_by(manifest);
     if let Some(dependencies) = root.get_mut("dependencies").and_then(Value::as_array_mut) {
-        dependencies.retain(|name| name.as_str().is_some_and(|name| wanted.contains(&name)));
+        // With the version behind the name, where there are several.
+        let is_wanted = |entry: &str| entry.split(' ').next().is_some_and(|name| wanted.contains(&name));
+        dependencies.retain(|entry| entry.as_str().is_some_and(is_wanted));
     }
     let (mut kept, mut next) = (vec![root], 0);
     while let Some(entry) = kept.get(next) {

@@ -251,10 +251,7 @@ async fn the_largest_messages_are_explained_and_replayed_too() {
     assert_eq!(said["ends"][0]["how"], "dead-letter", "{said}");
     let over = write(&server, "over", &vec![b'x'; (8 << 20) + 1]);
     let refused = server.cli_output(&["explain", "raw", "--file", text(&over)]).await;
-    assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("8388609 bytes of payload; at most 8388608"),
-        "{refused:?}"
-    );
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("over has more than 8388608 bytes"), "{refused:?}");
 
     let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
     let message = OutgoingMessage::new("raw", payload).id("large").header("bad", "yes");

@@ -257,7 +257,7 @@ async fn whoever_joins_before_a_subscription_is_removed_has_joined_and_hears_of_
     let (told, notices) = std::sync::mpsc::channel();
     let join = |engine: &mut Engine| {
         let told = told.clone();
-        let tell = Box::new(move |notice: Notice| drop(told.send(notice.kind)));
+        let tell = Box::new(move |notice: Notice| told.send(notice.kind).unwrap_or_default());
         let sink = Sink { deliver: Box::new(|_| {}), notice: tell };
         let (reply, joined) = tokio::sync::oneshot::channel();
         let subscribe = Subscribe::new("q", "s", None, Start::First);
