@@ -177,7 +177,7 @@ fn rejects_what_is_no_json_or_lacks_a_field() {
         run::<ScriptJs>(json!({ "code": code }), MockMessage::new("a").payload(payload)).verdict
     };
     assert_eq!(at(r#"{"p":{"n":1}}"#), forward());
-    assert_eq!(at(r#"{"p":{}}"#), reject("p.n: absent: p has no \"n\""));
+    assert_eq!(at(r#"{"p":{}}"#), reject("p.n: absent: \"p\" has no \"n\""));
     assert_eq!(at(r#"{"p":{"n":"x"}}"#), reject("p.n: found a text, expected a number"));
     assert_eq!(at("[1"), reject("the payload is no JSON: EOF while parsing a list at line 1 column 2"));
     assert_eq!(
