@@ -254,10 +254,10 @@ async fn whoever_joins_before_a_subscription_is_removed_has_joined_and_hears_of_
     let (reply, _defined) = tokio::sync::oneshot::channel();
     engine.take(now, Request::DefineQueue { settings: settings("q"), reply: Reply::Once(reply) });
     write(&mut engine);
-    let (told, notices) = std::sync::mpsc::channel();
+    let (told, notices) = std::sync::mpsc::sync_channel(8);
     let join = |engine: &mut Engine| {
         let told = told.clone();
-        let tell = Box::new(move |notice: Notice| told.send(notice.kind).unwrap_or_default());
+        let tell = Box::new(move |notice: Notice| told.send(notice.kind).expect("a listener"));
         let sink = Sink { deliver: Box::new(|_| {}), notice: tell };
         let (reply, joined) = tokio::sync::oneshot::channel();
         let subscribe = Subscribe::new("q", "s", None, Start::First);
