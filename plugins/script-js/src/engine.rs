@@ -79,7 +79,7 @@ impl Engine {
             Err(error) => error,
         };
         if let Some(value) = error.as_opaque()
-            && let Ok(reason) = self.rejected.call(&JsValue::undefined(), &[value.clone()], context)
+            && let Ok(reason) = self.rejected.call(&JsValue::undefined(), std::slice::from_ref(value), context)
             && let Some(reason) = reason.as_string()
         {
             return Ok(reject(reason.to_std_string_lossy()));
@@ -119,7 +119,7 @@ impl Script<'_> {
             let config = call(runtime, "checked", &[config, schema], context)?;
             let configure = self.get("configure", context)?;
             if let Some(configure) = configure.as_callable() {
-                configure.call(&JsValue::undefined(), &[config.clone()], context)?;
+                configure.call(&JsValue::undefined(), std::slice::from_ref(&config), context)?;
             }
             context.run_jobs()?;
             Ok(config)
