@@ -48,9 +48,9 @@ pub(crate) fn compile(schema: &Schema, others: &BTreeMap<String, Schema>, format
         .should_ignore_unknown_formats(true);
     for (uri, Schema(value)) in others {
         let place = format!("schemas.{uri}");
-        options.build(value).map_err(|error| explain(&error, &place, ""))?;
+        options.build(value).map_err(|error| refusal(&error, &place))?;
     }
-    options.build(&schema.0).map_err(|error| explain(&error, "schema", ""))
+    options.build(&schema.0).map_err(|error| refusal(&error, "schema"))
 }
 
 /// The schemas of the configuration; there are no others.
@@ -64,10 +64,23 @@ impl Retrieve for Given {
     }
 }
 
+/// What is wrong with the schema of this key.
+fn refusal(error: &ValidationError<'_>, key: &str) -> String {
+    // Of a pattern that cannot be compiled the place is that of the keyword.
+    let of_pattern =
+        error.instance_path().as_str().is_empty() && matches!(error.kind(), ValidationErrorKind::Format { .. });
+    let pointer = if of_pattern { error.schema_path() } else { error.instance_path() };
+    say(error, pointer.as_str(), key, "")
+}
+
 /// Where a value does not fit, and why. The place is a path from what `place` names, or `whole` if that is empty.
 pub(crate) fn explain(error: &ValidationError<'_>, place: &str, whole: &str) -> String {
+    say(error, error.instance_path().as_str(), place, whole)
+}
+
+fn say(error: &ValidationError<'_>, pointer: &str, place: &str, whole: &str) -> String {
     let mut path = place.to_owned();
-    for name in error.instance_path().as_str().split('/').skip(1) {
+    for name in pointer.split('/').skip(1) {
         let name = name.replace("~1", "/").replace("~0", "~").replace('\\', r"\\").replace('.', r"\.");
         path = if path.is_empty() { name } else { format!("{path}.{name}") };
     }
