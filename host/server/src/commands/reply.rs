@@ -153,7 +153,7 @@ async fn execute(command: &str, request: &Message, wait: Duration) -> Result<Res
     };
     let mut output = Output::new(process.stdout.take(), PAYLOAD_BYTES_MAX);
     let mut errors = Output::new(process.stderr.take(), ERROR_BYTES_MAX);
-    let reading = async { tokio::try_join!(output.to_end(), errors.to_end()) };
+    let reading = async { tokio::try_join!(output.until_end(), errors.until_end()) };
     // What goes on in the background may hold the outputs open: the command is done when the shell is.
     let done = async {
         tokio::select! {
@@ -222,7 +222,7 @@ impl<R: AsyncRead + AsFd + Unpin> Output<R> {
     }
 
     /// Cancelled, it has kept what it read.
-    async fn to_end(&mut self) -> Result<()> {
+    async fn until_end(&mut self) -> Result<()> {
         while self.some(CHUNK_BYTES).await? > 0 {}
         Ok(())
     }
