@@ -156,7 +156,7 @@ fn configures() {
     let with = |config: Value| json!({ "code": code, "config": config });
     assert_eq!(run::<ScriptJs>(with(json!({ "at_least": 4.5 })), message()).verdict, drop("big 4.5"));
     refused(with(json!({})), "config: missing key `at_least`");
-    refused(with(json!({ "at_least": "x" })), "config: at_least: found a text, expected a number: \"x\"");
+    refused(with(json!({ "at_least": "x" })), "config: at_least: found text, expected a number: \"x\"");
     refused(with(json!({ "at_least": 1, "lable": "x" })), "config: unknown key `lable`; known: at_least, label");
     refused(with(json!({ "at_least": -1 })), "config: at_least: below zero");
     says("return drop(JSON.stringify(config))", drop("{}"));
@@ -178,7 +178,7 @@ fn rejects_what_is_no_json_or_lacks_a_field() {
     };
     assert_eq!(at(r#"{"p":{"n":1}}"#), forward());
     assert_eq!(at(r#"{"p":{}}"#), reject("p.n: absent: \"p\" has no \"n\""));
-    assert_eq!(at(r#"{"p":{"n":"x"}}"#), reject("p.n: found a text, expected a number"));
+    assert_eq!(at(r#"{"p":{"n":"x"}}"#), reject("p.n: found text, expected a number"));
     assert_eq!(at("[1"), reject("the payload is no JSON: EOF while parsing a list at line 1 column 2"));
     assert_eq!(
         at(&"[".repeat(100_000)),
