@@ -6,9 +6,10 @@ use std::time::Duration;
 use quipu_client::{Client, OutgoingMessage, Publisher, PublisherOptions, Receipt, ReceiptError, Subscribe};
 use quipu_protocol::code::Code;
 use quipu_tests::{HOSTILE_WASM, TestServer, soon};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::QUIPU;
+use crate::inline::{next_offset, route};
 use crate::plugins::wasm;
 
 const FORWARD: &str = "(i32.const 0)";
@@ -57,17 +58,6 @@ async fn serves(client: &Client) -> String {
     delivery.ack().await.expect("settled");
     out.close().await.expect("closed");
     label
-}
-
-async fn next_offset(client: &Client, queue: &str) -> Value {
-    let shown = client.call("queue.show", json!({ "queue": queue })).await.expect("an answer");
-    shown["queue"]["next_offset"].clone()
-}
-
-async fn route(client: &Client, name: &str) -> Value {
-    let listed = client.call("route.list", json!({})).await.expect("an answer");
-    let found = listed["routes"].as_array().expect("a list").iter().find(|route| route["name"] == name);
-    found.expect("the route").clone()
 }
 
 fn one_route(plugins: &str) -> String {

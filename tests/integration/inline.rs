@@ -58,12 +58,12 @@ fn refused(answer: Result<Receipt, ReceiptError>) -> (Code, Duration, String) {
     }
 }
 
-async fn next_offset(client: &Client, queue: &str) -> Value {
+pub(crate) async fn next_offset(client: &Client, queue: &str) -> Value {
     let shown = client.call("queue.show", json!({ "queue": queue })).await.expect("an answer");
     shown["queue"]["next_offset"].clone()
 }
 
-async fn route(client: &Client, name: &str) -> Value {
+pub(crate) async fn route(client: &Client, name: &str) -> Value {
     let listed = client.call("route.list", json!({})).await.expect("an answer");
     let found = listed["routes"].as_array().expect("a list").iter().find(|route| route["name"] == name);
     found.expect("the route").clone()
