@@ -21,7 +21,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use quipu_client::{Delivery, Subscriber};
 
-pub use router::Router;
+pub use router::{Router, build_example};
 
 /// For anything that must happen: far longer than it takes.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -22,20 +22,33 @@ pub struct Router {
 
 /// The router's binary: the one that `QUIPU_BINARY` names, or else it is built, in the profile of the running program.
 pub(crate) async fn build() -> Result<PathBuf> {
-    if let Some(binary) = std::env::var_os("QUIPU_BINARY") {
-        return std::path::absolute(&binary).context("QUIPU_BINARY");
+    match std::env::var_os("QUIPU_BINARY") {
+        Some(binary) => std::path::absolute(&binary).context("QUIPU_BINARY"),
+        None => cargo_build(&["--bin", "quipu"], "quipu").await,
     }
+}
+
+/// Builds an example's program in the profile of the running one; the file.
+///
+/// # Errors
+///
+/// Where it cannot be built; cargo has said why.
+pub async fn build_example(name: &str) -> Result<PathBuf> {
+    cargo_build(&["--example", name], &format!("examples/{name}")).await
+}
+
+async fn cargo_build(what: &[&str], file: &str) -> Result<PathBuf> {
     let program = std::env::current_exe().context("where is this program?")?;
-    // target/PROFILE/examples/NAME
-    let profile = program.parent().and_then(Path::parent).context("this is no example that cargo built")?;
+    // target/PROFILE/examples/NAME, or target/PROFILE/deps/NAME of a test
+    let profile = program.parent().and_then(Path::parent).context("this is no program that cargo built")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--bin", "quipu", "--manifest-path"]);
-    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    cargo.args(["build", "--quiet", "--manifest-path"]);
+    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml")).args(what);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");
     }
-    ensure!(cargo.status().await.context("cannot run cargo")?.success(), "the router cannot be built");
-    Ok(profile.join(format!("quipu{}", std::env::consts::EXE_SUFFIX)))
+    ensure!(cargo.status().await.context("cannot run cargo")?.success(), "cargo cannot build {file}");
+    Ok(profile.join(format!("{file}{}", std::env::consts::EXE_SUFFIX)))
 }
 
 impl Router {
@@ -65,19 +78,18 @@ impl Router {
         &self.address
     }
 
+    /// The file of its certificate, which whoever connects must know.
+    pub fn certificate(&self) -> PathBuf {
+        certificate(self.directory.path())
+    }
+
     /// A connection of its own for a program of this name.
     ///
     /// # Errors
     ///
     /// Where there is none.
     pub async fn client(&self, name: &str) -> Result<Client> {
-        let config = ClientConfig {
-            server: self.address.clone(),
-            trust: Trust::CertificateFile(certificate(self.directory.path())),
-            name: name.into(),
-            ..ClientConfig::default()
-        };
-        Ok(Client::connect(config).await?)
+        connect(&self.address, self.certificate(), name).await
     }
 
     /// Runs a command of `quipu` against it, prints what was typed and what it said, and returns that.
@@ -107,6 +119,13 @@ impl Router {
         // The store is thrown away with the directory, so nothing is worth a graceful end.
         self.process.kill().await.context("the router does not end")
     }
+}
+
+/// A connection to the router at this address, with this certificate, for a program of this name.
+pub(crate) async fn connect(server: &str, certificate: PathBuf, name: &str) -> Result<Client> {
+    let trust = Trust::CertificateFile(certificate);
+    let config = ClientConfig { server: server.into(), trust, name: name.into(), ..ClientConfig::default() };
+    Ok(Client::connect(config).await?)
 }
 
 fn quipu(binary: &Path, directory: &Path) -> Command {

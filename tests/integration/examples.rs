@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use quipu_examples::{Router, notifications, orders, peer_to_peer, request_reply, sensors};
+use quipu_examples::{Router, build_example, notifications, orders, peer_to_peer, request_reply, sensors};
 use quipu_tests::soon;
 
 use crate::QUIPU;
@@ -54,7 +54,10 @@ async fn notifications() {
 
 #[tokio::test]
 async fn peer_to_peer() {
-    let mail = soon("the example", peer_to_peer::run(&router("peer-to-peer").await)).await.expect("it works");
+    // Each peer is a process of this program. The tests' own build may have left it out.
+    let program = build_example("peer-to-peer").await.expect("it builds");
+    let router = router("peer-to-peer").await;
+    let mail = soon("the example", peer_to_peer::run(&router, &program)).await.expect("it works");
     let letters = |from: &str| (1..=5).map(|n| format!("{from}'s letter {n}")).collect::<Vec<_>>();
     assert_eq!((mail.ada, mail.bob), (letters("bob"), letters("ada")));
 }

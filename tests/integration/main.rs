@@ -11,6 +11,7 @@ mod demo;
 mod disk;
 mod examples;
 mod explain;
+mod fingerprints;
 mod hostile;
 mod inline;
 mod languages;

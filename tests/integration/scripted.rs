@@ -91,7 +91,7 @@ async fn go() {
 }
 
 /// A plugin that does what its message asks for: line 9 reads what is not there, line 11 raises.
-const PYTHON: &str = r#"from quipu import plugin, forward
+pub(crate) const PYTHON: &str = r#"from quipu import plugin, forward
 
 
 @plugin(at_least=float)
@@ -111,7 +111,7 @@ def process(message, config):
 "#;
 
 /// The same in JavaScript.
-const JAVASCRIPT: &str = r#"import { forward } from "quipu";
+pub(crate) const JAVASCRIPT: &str = r#"import { forward } from "quipu";
 
 export const schema = { at_least: Number };
 
@@ -176,7 +176,7 @@ async fn at_run_time(language: &Language, file: &str, text: &str, faults: [[&str
 }
 
 /// A new project `tried` that passes its cases; None where a tool of its language is missing.
-async fn a_project(name: &'static str) -> Option<Language> {
+pub(crate) async fn a_project(name: &'static str) -> Option<Language> {
     let language = Language::at_hand(name).await?;
     language.good(&["plugin", "new", "tried", "--lang", name], "").await;
     language.give_time("tried", "3s");

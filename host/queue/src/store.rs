@@ -41,7 +41,7 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// Size of the journal. Default 4 segments of 32 MiB.
     pub journal: JournalConfig,
-    /// Messages that are also in a checkpoint leave memory past this, in bytes. Default 256 MiB.
+    /// Messages that are also in a checkpoint leave memory past this, in bytes. Default 64 MiB.
     pub memory_bytes: usize,
     /// Publishes are refused while the disk has less room than this, in bytes. Default 64 MiB.
     pub disk_reserve_bytes: u64,
@@ -191,7 +191,7 @@ impl StoreConfig {
         Self {
             path: path.into(),
             journal: JournalConfig::default(),
-            memory_bytes: 256 << 20,
+            memory_bytes: 64 << 20,
             disk_reserve_bytes: 64 << 20,
         }
     }

@@ -110,7 +110,7 @@ pub(crate) struct StoreConfig {
     /// `journal_segment`: bytes of each, which they take on disk from the start. Default 32 MiB; 1 MiB to 1 GiB, a
     /// multiple of 4 KiB.
     pub(crate) journal_segment_bytes: usize,
-    /// `memory`: bytes of messages kept in memory that are also on disk. Default 256 MiB.
+    /// `memory`: bytes of messages kept in memory that are also on disk. Default 64 MiB.
     pub(crate) memory_bytes: usize,
     /// `disk_reserve`: publishes are refused while the disk has less room than this. Default 64 MiB.
     pub(crate) disk_reserve_bytes: u64,

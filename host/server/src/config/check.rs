@@ -109,7 +109,7 @@ impl Checker<'_> {
             path: self.base.join(raw.path.as_deref().unwrap_or(Path::new("data"))),
             journal_segments: self.within(raw.journal_segments, "store.journal_segments", 2..=16).unwrap_or(4),
             journal_segment_bytes: segment.map_or(32 << 20, bytes),
-            memory_bytes: memory.map_or(256 << 20, bytes),
+            memory_bytes: memory.map_or(64 << 20, bytes),
             disk_reserve_bytes: reserve.map_or(64 << 20, |reserve| reserve.0),
         }
     }

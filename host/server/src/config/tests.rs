@@ -145,7 +145,7 @@ fn nothing_said_is_enough() {
         path: "/etc/quipu/data".into(),
         journal_segments: 4,
         journal_segment_bytes: 32 << 20,
-        memory_bytes: 256 << 20,
+        memory_bytes: 64 << 20,
         disk_reserve_bytes: 64 << 20,
     };
     assert_eq!((config.store, config.limits), (store, LimitsConfig::default()));

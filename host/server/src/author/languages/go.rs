@@ -24,6 +24,10 @@ fn build(job: &Job<'_>) -> Result<PathBuf, BuildError> {
         .env("CGO_ENABLED", "0")
         .env("GOTOOLCHAIN", "local")
         .env("GOWORK", "off");
+    // What a user has set for himself stays; without it Go would keep some hundred MB in the home directory.
+    if std::env::var_os("GOCACHE").is_none() {
+        go.env("GOCACHE", job.toolbox.dir().join("go-cache"));
+    }
     go.args(["build", "-trimpath", "-buildmode=c-shared", "-o"]).arg(&out);
     if !job.debug {
         // Without DWARF; the names of functions stay.

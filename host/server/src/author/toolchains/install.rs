@@ -129,14 +129,24 @@ fn pip(dir: &Path, missing: &[(&str, &Tool)]) -> Result<String, InstallError> {
         run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     }
     let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"];
-    run(Command::new(python).args(quiet).args(pinned(missing, "==")))
+    // No other project needs what pip would keep in the home directory.
+    run(Command::new(python).args(quiet).arg("--no-cache-dir").args(pinned(missing, "==")))
 }
 
 fn npm(dir: &Path, missing: &[(&str, &Tool)]) -> Result<String, InstallError> {
     let node = dir.join("node");
     fs::create_dir_all(&node).map_err(|source| InstallError::Io { path: node.clone(), source })?;
     let quiet = ["--save-exact", "--no-fund", "--no-audit", "--loglevel=error"];
-    run(Command::new("npm").arg("install").arg("--prefix").arg(&node).args(quiet).args(pinned(missing, "@")))
+    // npm has its downloads and its logs there, and cannot be without.
+    let cache = dir.join("npm-cache");
+    let mut npm = Command::new("npm");
+    npm.arg("install").arg("--prefix").arg(&node).arg("--cache").arg(&cache).args(quiet).args(pinned(missing, "@"));
+    let installed = run(&mut npm)?;
+    // Nothing reads it again.
+    match fs::remove_dir_all(&cache) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(InstallError::Io { path: cache, source }),
+        _ => Ok(installed),
+    }
 }
 
 /// Runs an installer; its command line, once it has gone well. Some say why they fail on standard output, where others say
