@@ -64,8 +64,10 @@ impl World {
     fn take_change(&mut self, change: &Change, changed: &Changed) {
         match changed {
             Changed::Nothing | Changed::Records => {}
-            // Not asked for here: what consumers may see of an order depends on it.
-            Changed::Shared(id, ..) => self.fence(*id),
+            Changed::Shared(id, ..) => {
+                self.hit("subscriptions whose mode is changed");
+                self.fence(*id);
+            }
             Changed::Paused(..) => self.hit("subscriptions that are paused or go on"),
             Changed::Purged(_) => self.hit("queues that are purged"),
             Changed::Sought(id, _) => {
@@ -89,7 +91,7 @@ impl World {
         assert_eq!(others.count(), 1, "a change beside others");
     }
 
-    /// Subscriptions are removed or sought. What is answered from here on was asked before.
+    /// Subscriptions are removed, sought or shared out otherwise. What is answered from here on was asked before.
     pub(super) fn observe_end(&mut self, operation: &Operation) {
         let ids: Vec<SubscriptionId> = match operation {
             Operation::RemoveQueue { id } => {
@@ -97,7 +99,9 @@ impl World {
                 self.removed.insert(queue.definition.name.clone());
                 queue.readers.keys().copied().collect()
             }
-            Operation::RemoveSubscription { id } | Operation::Seek { subscription: id, .. } => vec![*id],
+            Operation::RemoveSubscription { id }
+            | Operation::Seek { subscription: id, .. }
+            | Operation::Share { subscription: id, .. } => vec![*id],
             _ => Vec::new(),
         };
         let is_meant = |ask: &Ask| matches!(ask, Ask::Settle { subscription, .. } if ids.contains(subscription));
@@ -114,7 +118,7 @@ impl World {
         self.fenced.extend(self.asks.iter().filter(|(_, ask)| is_meant(ask)).map(|(ask, _)| *ask));
     }
 
-    /// The answer to a request that was not all planned when its subscription was sought or removed.
+    /// The answer to a request that was not all planned when its subscription was changed in such a way.
     pub(super) fn settled_before(&mut self, items: &[Item], results: &SettleResults) {
         assert_eq!(items.len(), results.len());
         for (item, result) in items.iter().zip(results) {

@@ -129,6 +129,10 @@ impl World {
                     self.check_alone(commit);
                     self.observe_end(operation);
                 }
+                Operation::Share { .. } => {
+                    self.changed_in = sequence;
+                    self.observe_end(operation);
+                }
                 Operation::Isolate { .. } => self.hit("messages handled alone"),
                 Operation::Release { .. } => self.hit("messages handled alone that come back"),
                 Operation::DefineSubscription { queue, name, floor, .. } => {

@@ -1,7 +1,7 @@
 //! Consumers: they come and go, take and settle.
 
 use super::{Ask, Item};
-use crate::commit::{Mode, Offset, Outcome, SubscriptionId};
+use crate::commit::{Offset, Outcome, SubscriptionId};
 use crate::delivery::Token;
 use crate::plan::{Output, Settle, Settlement, Target};
 use crate::request::{Credit, Reply, Request, Sink, Subscribe};
@@ -26,11 +26,9 @@ impl World {
     }
 
     pub(in crate::simulation) fn join(&mut self, queue: String, name: String, start: Start) {
-        let mode = match name.as_str() {
-            "keyed" => Mode::KeyShared,
-            "only" => Mode::Exclusive,
-            _ => Mode::Shared,
-        };
+        // As it is by now, or else as it was meant.
+        let known = self.model.named(&queue).and_then(|(_, queue)| queue.readers.values().find(|r| r.name == name));
+        let mode = known.map_or_else(|| Self::mode_of(&name), |reader| reader.mode);
         let (ask, consumer) = (self.next(), self.next());
         self.note(|| format!("ask {ask}: consumer {consumer} joins {name} of {queue} from {start:?}"));
         let known = Consumer {

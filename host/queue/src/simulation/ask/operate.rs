@@ -1,4 +1,4 @@
-//! Operators: they keep records, and remove, pause, seek, purge and look at what there is.
+//! Operators: they keep records, and remove, pause, seek, share out, purge and look at what there is.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -39,6 +39,10 @@ impl World {
                 self.change(Change::RemoveQueue { name: queue, with_messages });
             }
             15 | 16 => self.define_subscription(&queue, &name),
+            17 => {
+                let mode = *self.random.pick(&[Mode::Shared, Mode::KeyShared, Mode::Exclusive]);
+                self.change(Change::Share { queue, name, mode });
+            }
             _ => self.look(&queue),
         }
     }
@@ -64,12 +68,17 @@ impl World {
         self.take(Request::Change { change, reply });
     }
 
-    fn define_subscription(&mut self, queue: &str, name: &str) {
-        let mode = match name {
+    /// What a subscription of this name begins as.
+    pub(super) fn mode_of(name: &str) -> Mode {
+        match name {
             "keyed" => Mode::KeyShared,
             "only" => Mode::Exclusive,
             _ => Mode::Shared,
-        };
+        }
+    }
+
+    fn define_subscription(&mut self, queue: &str, name: &str) {
+        let mode = Self::mode_of(name);
         let start = if self.random.percent(50) { Start::First } else { Start::New };
         let ask = self.next();
         self.note(|| format!("ask {ask}: define {name} of {queue} from {start:?}"));

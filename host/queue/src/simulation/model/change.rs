@@ -22,6 +22,11 @@ impl Model {
                 assert_ne!(reader.paused, *paused, "a subscription is paused twice");
                 reader.paused = *paused;
             }
+            Operation::Share { subscription, mode } => {
+                let reader = self.reader_mut(*subscription);
+                assert_ne!(reader.mode, *mode, "a subscription is given the mode that it has");
+                (reader.mode, reader.isolated) = (*mode, None);
+            }
             Operation::Seek { subscription, floor } => self.seek(*subscription, floor.0),
             Operation::Purge { queue, below } => self.purge(*queue, below.0),
             other => panic!("{other:?} is no change"),
