@@ -58,7 +58,7 @@ async fn each_acknowledged_message_is_at_each_destination_exactly_once_and_in_or
     let stored = soon("the last receipts", load).await.expect("the publisher");
     assert!(stored.len() as u64 >= kills as u64 * BETWEEN_KILLS);
     let seen = soon("the consumer's end", consumer).await.expect("the consumer");
-    consume_rest(&client, seen, &stored).await;
+    consume_rest(&server, &client, seen, &stored).await;
     let redriven = work_off(&server, &client).await;
     for queue in ["copies", "even", "odd"] {
         let here = |id: &&String| queue == "copies" || half_of(number_of(id)) == queue;
@@ -82,19 +82,20 @@ async fn work_off(server: &TestServer, client: &Client) -> Vec<String> {
         if tokio::time::timeout(PATIENCE, done).await.is_err() {
             stalled(server, client, "in", &HashSet::new()).await;
         }
-        match redrive_all(client).await {
+        match redrive_all(client, "in").await {
             moved if moved.is_empty() => return redriven,
             moved => redriven.extend(moved),
         }
     }
 }
 
-/// Puts back what is in the dead-letter queue of `in`; their ids.
-async fn redrive_all(client: &Client) -> Vec<String> {
-    let dead = dead_letters(client).await;
+/// Puts back what is in the dead-letter queue of this one; their ids.
+async fn redrive_all(client: &Client, queue: &str) -> Vec<String> {
+    let queue = format!("{queue}-dead");
+    let dead = dead_letters(client, &queue).await;
     let (mut moved, mut from) = (0, 0);
     while !dead.is_empty() {
-        let answer = client.call("queue.redrive", json!({ "queue": "in-dead", "from": from })).await.expect("moved");
+        let answer = client.call("queue.redrive", json!({ "queue": queue, "from": from })).await.expect("moved");
         assert_eq!(answer["refused_count"], 0, "{answer}");
         moved += answer["moved_count"].as_u64().expect("a count");
         if answer["done"] == true {
@@ -106,11 +107,11 @@ async fn redrive_all(client: &Client) -> Vec<String> {
     dead
 }
 
-/// The ids of what is in the dead-letter queue of `in`.
-async fn dead_letters(client: &Client) -> Vec<String> {
+/// The ids of what is in this dead-letter queue.
+async fn dead_letters(client: &Client, queue: &str) -> Vec<String> {
     let (mut ids, mut before) = (Vec::new(), json!(null));
     loop {
-        let arguments = json!({ "queue": "in-dead", "last": 256, "before": before });
+        let arguments = json!({ "queue": queue, "last": 256, "before": before });
         let answer = match client.call("queue.peek", arguments).await {
             Ok(answer) => answer,
             // None was given up.
@@ -150,14 +151,25 @@ async fn consume_all(client: Client, stop: Arc<AtomicBool>) -> HashSet<String> {
     seen
 }
 
-/// Takes what the consumer of all kills had not come to: each acknowledged message was delivered to it.
-async fn consume_rest(client: &Client, mut seen: HashSet<String>, stored: &HashSet<String>) {
+/// Takes what the consumer of all kills had not come to: each acknowledged message was delivered to it, or given up because
+/// it was in its hands at several kills, as in [`work_off`], and goes back.
+async fn consume_rest(server: &TestServer, client: &Client, mut seen: HashSet<String>, stored: &HashSet<String>) {
     let subscribe = Subscribe { mode: Mode::KeyShared, ..Subscribe::new("direct", "through") };
     let mut subscriber = client.subscribe(subscribe).await.expect("a subscriber");
-    while !stored.is_subset(&seen) {
-        let delivery = soon("a delivery", subscriber.next()).await.expect("open").expect("a delivery");
-        seen.insert(delivery.message.id.to_string());
-        delivery.ack_later().await.expect("settled");
+    let rest = async {
+        while !stored.is_subset(&seen) {
+            let Ok(next) = tokio::time::timeout(Duration::from_millis(500), subscriber.next()).await else {
+                redrive_all(client, "direct").await;
+                continue;
+            };
+            let delivery = next.expect("open").expect("a delivery");
+            seen.insert(delivery.message.id.to_string());
+            delivery.ack_later().await.expect("settled");
+        }
+    };
+    if tokio::time::timeout(PATIENCE, rest).await.is_err() {
+        let missing = stored.difference(&seen).cloned().collect();
+        stalled(server, client, "direct", &missing).await;
     }
     subscriber.close().await.expect("closed");
 }

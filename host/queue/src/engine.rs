@@ -46,8 +46,8 @@ const SPARE_BYTES_MAX: usize = 2 << 20;
 const SEAL_AFTER_US: u64 = 20_000;
 /// What a commit takes besides its message, at the most.
 pub(crate) const COMMIT_OVERHEAD_BYTES: usize = 16 << 10;
-/// The file gives room back past this size, in bytes …
-const SHRINK_BYTES_MIN: u64 = 96 << 20;
+/// The file gives room back past this size, in bytes: with a journal of the default size that is under 200 MiB …
+const SHRINK_BYTES_MIN: u64 = 48 << 20;
 /// … where it is so many times as large as what is in it …
 const SHRINK_FACTOR: u64 = 4;
 /// … and no more than this must be moved for it, in bytes, since readers wait meanwhile.

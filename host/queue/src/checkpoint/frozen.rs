@@ -26,6 +26,8 @@ pub struct Frozen {
     pub(crate) clean: bool,
     /// Whether the file gives room back afterwards.
     pub(crate) shrink: bool,
+    /// Rows of ids that are past their window at this time go, in Unix milliseconds.
+    pub(crate) ids_at_ms: u64,
     /// The format of the file, where it is an earlier one.
     pub(crate) upgrade: Option<u32>,
     queue_next: u32,
@@ -85,6 +87,7 @@ impl Frozen {
             position,
             time_ms: state.time_ms,
             store_id,
+            ids_at_ms: state.time_ms,
             clean: false,
             shrink: false,
             upgrade: None,
@@ -145,7 +148,7 @@ impl Frozen {
             for row in table.iter().map_err(redb::Error::from)? {
                 let (key, row) = row.map_err(redb::Error::from)?;
                 let packed: serde_bytes::ByteBuf = read("dedup", key.value(), row.value())?;
-                if dedup::newest_ms(&packed).is_some_and(|ms| ms + WINDOW_MS > self.time_ms) {
+                if dedup::newest_ms(&packed).is_some_and(|ms| ms + WINDOW_MS > self.ids_at_ms) {
                     break;
                 }
                 old.push(key.value());

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::checkpoint::{Frozen, Written};
 use crate::commit::{Commit, Offset, OnFull, Operation, QueueId};
+use crate::dedup;
 use crate::delivery::Event;
 use crate::inbox;
 use crate::plan::{Plan, Planned};
@@ -237,9 +238,17 @@ impl Engine {
     }
 
     pub(super) fn freeze(&mut self, now: Now, clean: bool) {
+        let roomy = self.has_room_to_give();
+        if roomy {
+            // Otherwise time passes with commits only, and a router at rest would keep the ids of its last load.
+            self.state.expire_window(now.ms);
+        }
         let mut frozen = Frozen::new(&mut self.state, self.applied, self.store_id);
         frozen.clean = clean;
-        frozen.shrink = std::mem::take(&mut self.shrink_asked) || self.wants_to_shrink();
+        frozen.shrink = std::mem::take(&mut self.shrink_asked) || (roomy && self.wants_to_shrink());
+        if roomy {
+            frozen.ids_at_ms = frozen.ids_at_ms.max(now.ms);
+        }
         let asked = std::mem::take(&mut self.checkpoint_asked);
         self.checkpoint = Some(Checkpoint { begun: frozen.begun(), asked, began_us: now.us, clean });
         self.checkpoint_due_us = None;
@@ -247,9 +256,19 @@ impl Engine {
         self.jobs.push_back(Job::Checkpoint(Box::new(frozen)));
     }
 
+    /// The state file is far larger than what stays in it: now, or once the ids in it are past their window.
+    fn has_room_to_give(&self) -> bool {
+        self.file_bytes > SHRINK_BYTES_MIN && self.lasting_bytes() * SHRINK_FACTOR < self.file_bytes
+    }
+
     fn wants_to_shrink(&self) -> bool {
-        let held: u64 = self.state.queues.values().map(|queue| queue.chunks.bytes()).sum();
-        self.file_bytes > SHRINK_BYTES_MIN && held < SHRINK_MOVED_MAX && held * SHRINK_FACTOR < self.file_bytes
+        let held = self.lasting_bytes() + (self.state.dedup.ids() * dedup::ENTRY_LEN) as u64;
+        held < SHRINK_MOVED_MAX && held * SHRINK_FACTOR < self.file_bytes
+    }
+
+    fn lasting_bytes(&self) -> u64 {
+        let chunks: u64 = self.state.queues.values().map(|queue| queue.chunks.bytes()).sum();
+        chunks + self.state.records.bytes() as u64
     }
 
     pub(super) fn checkpointed(&mut self, now: Now, written: Result<Written, String>) {
@@ -266,7 +285,7 @@ impl Engine {
                 self.state.evict(self.memory_bytes);
                 self.jobs.push_back(Job::Release { through: self.checkpointed });
                 asked.into_iter().for_each(|reply| reply.give(Ok(self.checkpoints.clone())));
-                if self.wants_to_shrink() {
+                if self.has_room_to_give() {
                     self.checkpoint_due_us.get_or_insert(now.us + super::CHECKPOINT_INTERVAL_US);
                 }
                 if let Some(body) = self.writing.as_mut().and_then(|writing| writing.full.take()) {
