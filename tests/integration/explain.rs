@@ -78,10 +78,6 @@ async fn publish(client: &Client, id: &str, headers: &[(&str, &str)]) {
     publisher.close().await.expect("closed");
 }
 
-async fn json_of(server: &TestServer, arguments: &[&str]) -> Value {
-    serde_json::from_str(&server.cli(&[arguments, &["--json"]].concat()).await).expect("JSON")
-}
-
 /// The next message of a queue, taken and acked; its id.
 async fn take(client: &Client, queue: &str) -> String {
     let mut subscriber = client.subscribe(Subscribe::new(queue, "reader")).await.expect("a subscriber");
@@ -107,9 +103,9 @@ async fn a_message_is_walked_through_and_nothing_happens() {
     let server = start().await;
     let client = server.client().await;
     client.subscribe(Subscribe::new("out", "reader")).await.expect("a subscriber").close().await.expect("closed");
-    let before = (json_of(&server, &["ledger"]).await, json_of(&server, &["queue", "list"]).await);
+    let before = (server.json(&["ledger"]).await, server.json(&["queue", "list"]).await);
 
-    let said = json_of(&server, &["explain", "raw", "--message", "{\"n\":1}", "--message-key", "k"]).await;
+    let said = server.json(&["explain", "raw", "--message", "{\"n\":1}", "--message-key", "k"]).await;
     let steps = said["steps"].as_array().expect("steps");
     assert_eq!(steps.len(), 3, "{said}");
     assert_eq!((&steps[0]["at"], &steps[0]["queues"]), (&json!("publish"), &json!(["raw"])));
@@ -134,7 +130,7 @@ async fn a_message_is_walked_through_and_nothing_happens() {
 
     let other = write(&server, "other.wasm", &wasm("seen-by-other", FORWARD));
     let with = ["explain", "raw", "--header", "bad=yes", "--with", text(&other), "--plugin", "second"];
-    let said = json_of(&server, &with).await;
+    let said = server.json(&with).await;
     assert_eq!(said["steps"][1]["end"], "forward", "{said}");
     assert_eq!(said["steps"][1]["hops"][1]["changes"][0]["what"], "header seen-by-other", "{said}");
     let refused = server.cli_output(&["explain", "raw", "--with", text(&other)]).await;
@@ -145,9 +141,9 @@ async fn a_message_is_walked_through_and_nothing_happens() {
     let nowhere = server.cli(&["explain", "nowhere"]).await;
     assert!(nowhere.contains("no queue takes nowhere: the publisher is told so"), "{nowhere}");
 
-    let after = (json_of(&server, &["ledger"]).await, json_of(&server, &["queue", "list"]).await);
+    let after = (server.json(&["ledger"]).await, server.json(&["queue", "list"]).await);
     assert_eq!(before, after, "no queue and no ledger knows of it");
-    assert_eq!(json_of(&server, &["plugin", "traps"]).await["traps"], json!([]));
+    assert_eq!(server.json(&["plugin", "traps"]).await["traps"], json!([]));
 }
 
 #[tokio::test]
@@ -159,7 +155,7 @@ async fn what_a_plugin_failed_on_is_replayed_after_a_restart_and_redriven() {
     // Another one, which stays.
     publish(&client, "m2", &[("bad", "yes")]).await;
     let shown = loop {
-        let shown = json_of(&server, &["message", "show", "m2"]).await;
+        let shown = server.json(&["message", "show", "m2"]).await;
         if shown["places"].as_array().is_some_and(|places| places.iter().any(|place| place["queue"] == "dead")) {
             break shown;
         }
@@ -170,7 +166,7 @@ async fn what_a_plugin_failed_on_is_replayed_after_a_restart_and_redriven() {
     assert!(table.contains("is in dead offset 1") && table.contains("dead: fingerprint"), "{table}");
 
     let fingerprint = shown["places"][0]["dead"]["fingerprint"].as_str().expect("a fingerprint").to_owned();
-    let traps = json_of(&server, &["plugin", "traps"]).await;
+    let traps = server.json(&["plugin", "traps"]).await;
     assert_eq!((&traps["traps"][0]["fingerprint"], &traps["traps"][0]["count"]), (&json!(fingerprint), &json!(2)));
     assert_eq!(traps["traps"][0]["first_digest"], traps["traps"][0]["last_digest"]);
 
@@ -203,9 +199,9 @@ async fn what_a_plugin_failed_on_is_replayed_after_a_restart_and_redriven() {
     assert!(error.contains("differs from what was recorded: fault unreachable then, forward now"), "{error}");
     assert!(error.contains("another file than the one that failed"), "{error}");
 
-    let none = json_of(&server, &["queue", "redrive", "dead", "--fingerprint", "000000000000"]).await;
+    let none = server.json(&["queue", "redrive", "dead", "--fingerprint", "000000000000"]).await;
     assert_eq!(none["moved"], json!([]), "{none}");
-    let dry = json_of(&server, &["queue", "redrive", "dead", "--fingerprint", &fingerprint, "--dry-run"]).await;
+    let dry = server.json(&["queue", "redrive", "dead", "--fingerprint", &fingerprint, "--dry-run"]).await;
     assert_eq!(dry["moved"], json!([{ "queue": "raw", "subscription": "route:clean", "count": 1 }]), "{dry}");
     let no_letter = server.cli_output(&["message", "capsule", "--id", "nobody"]).await;
     assert_eq!(no_letter.status.code(), Some(1));
@@ -227,7 +223,7 @@ async fn what_is_only_tried_or_refused_leaves_nothing_on_disk() {
     for n in 0..3 {
         let other = write(&server, "second.other.wasm", &wasm(&format!("seen-by-{n}"), FORWARD));
         let with = ["explain", "raw", "--with", text(&other), "--plugin", "second"];
-        assert_eq!(json_of(&server, &with).await["steps"][1]["end"], "forward");
+        assert_eq!(server.json(&with).await["steps"][1]["end"], "forward");
         let refused = server.cli_output(&["plugin", "push", text(&other), "--name", "p", "--tag", "1"]).await;
         // The tag is the first one's.
         assert_eq!(refused.status.success(), n == 0, "{refused:?}");
@@ -247,7 +243,7 @@ async fn the_largest_messages_are_explained_and_replayed_too() {
     let client = server.client().await;
     let payload = vec![b'x'; (8 << 20) - 1_000];
     let file = write(&server, "large", &payload);
-    let said = json_of(&server, &["explain", "raw", "--file", text(&file), "--header", "bad=yes"]).await;
+    let said = server.json(&["explain", "raw", "--file", text(&file), "--header", "bad=yes"]).await;
     assert_eq!(said["ends"][0]["how"], "dead-letter", "{said}");
     let over = write(&server, "over", &vec![b'x'; (8 << 20) + 1]);
     let refused = server.cli_output(&["explain", "raw", "--file", text(&over)]).await;
@@ -262,8 +258,7 @@ async fn the_largest_messages_are_explained_and_replayed_too() {
     let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
     let message = OutgoingMessage::new("raw", vec![b'y'; (8 << 20) - 1_000]).id("larger").header("bad", "yes");
     publisher.publish(message).await.expect("sent").await.expect("stored");
-    soon("a letter", async { while json_of(&server, &["queue", "show", "dead"]).await["queue"]["messages"] != 1 {} })
-        .await;
+    soon("a letter", async { while server.json(&["queue", "show", "dead"]).await["queue"]["messages"] != 1 {} }).await;
     let capsule = server.directory().join("capsule");
     let said = server.cli(&["message", "capsule", "dead", "1", "-o", text(&capsule)]).await;
     assert!(said.contains("dead offset 1: fault unreachable in second"), "{said}");
@@ -279,7 +274,7 @@ async fn what_became_of_a_message_is_told_from_its_publish_to_its_settlement() {
     publish(&client, "good", &[]).await;
     let made = take(&client, "out").await;
     assert_ne!(made, "good", "what a route makes has an id of its own");
-    let shown = json_of(&server, &["message", "show", "good"]).await;
+    let shown = server.json(&["message", "show", "good"]).await;
     let events: Vec<(&str, &str)> = shown["events"]
         .as_array()
         .expect("events")
@@ -297,7 +292,7 @@ async fn what_became_of_a_message_is_told_from_its_publish_to_its_settlement() {
         (&json!("reader"), &json!("acked")),
         "{shown}"
     );
-    assert_eq!(shown["events"], json_of(&server, &["message", "show", &made]).await["events"], "the same from its end");
+    assert_eq!(shown["events"], server.json(&["message", "show", &made]).await["events"], "the same from its end");
     let table = server.cli(&["message", "show", "good"]).await;
     assert!(table.contains("route clean, attempt 1: forward") && table.contains("settled by reader: acked"), "{table}");
     assert!(table.contains("trace: all"), "{table}");
@@ -354,7 +349,7 @@ async fn inline_held_and_broken_routes_are_explained_as_they_are() {
     let server = TestServer::start_in(QUIPU, STANDING, directory).await;
     let client = server.client().await;
     let ends = async |arguments: &[&str]| -> Vec<String> {
-        let said = json_of(&server, &[&["explain"], arguments].concat()).await;
+        let said = server.json(&[&["explain"], arguments].concat()).await;
         let ends = said["ends"].as_array().expect("ends").clone();
         ends.iter().map(|end| format!("{}: {}", end["how"], end["text"]).replace('"', "")).collect()
     };

@@ -3,7 +3,7 @@
 
 use quipu_client::{OutgoingMessage, PublisherOptions, Subscribe};
 use quipu_tests::{TestServer, soon};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::QUIPU;
 use crate::languages::Language;
@@ -59,7 +59,7 @@ async fn one_mistake_has_one_fingerprint(language: &Language, file: &str, text: 
     };
     let dead = async |count: u64| {
         let count = json!(count);
-        let there = async || json_of(&server, &["queue", "list"]).await["queues"][0]["messages"] == count;
+        let there = async || server.json(&["queue", "list"]).await["queues"][0]["messages"] == count;
         soon("dead letters", async { while !there().await {} }).await;
     };
     publish("a", "missing").await;
@@ -75,7 +75,7 @@ async fn one_mistake_has_one_fingerprint(language: &Language, file: &str, text: 
     publish("d", "missing").await;
     dead(4).await;
 
-    let traps = json_of(&server, &["plugin", "traps", "tried"]).await;
+    let traps = server.json(&["plugin", "traps", "tried"]).await;
     let traps = traps["traps"].as_array().expect("a list");
     assert_eq!(traps.iter().map(|trap| &trap["count"]).collect::<Vec<_>>(), [&json!(3), &json!(1)], "{traps:?}");
     let [missing, exception] = [&traps[0], &traps[1]];
@@ -98,10 +98,6 @@ async fn one_mistake_has_one_fingerprint(language: &Language, file: &str, text: 
     letters.close().await.expect("closed");
     let same = |id: &str, same: bool| (id.to_owned(), same);
     assert_eq!(found, [same("a", true), same("b", true), same("c", false), same("d", true)]);
-    let dry = json_of(&server, &["queue", "redrive", "dead", "--fingerprint", fingerprint, "--dry-run"]).await;
+    let dry = server.json(&["queue", "redrive", "dead", "--fingerprint", fingerprint, "--dry-run"]).await;
     assert_eq!(dry["moved"], json!([{ "queue": "in", "subscription": "route:r", "count": 3 }]), "{dry}");
-}
-
-async fn json_of(server: &TestServer, arguments: &[&str]) -> Value {
-    serde_json::from_str(&server.cli(&[arguments, &["--json"]].concat()).await).expect("JSON")
 }

@@ -182,7 +182,7 @@ async fn all_counted(server: &TestServer, rows: &[Row]) {
     let mut wrong = Vec::new();
     let counted = tokio::time::timeout(PATIENCE, async {
         loop {
-            let routes: Value = serde_json::from_str(&server.cli(&["route", "list", "--json"]).await).expect("JSON");
+            let routes: Value = server.json(&["route", "list"]).await;
             let routes = routes["routes"].as_array().expect("routes");
             let is_right =
                 |route: &&Value| rows.iter().all(|row| route["name"] != row.route().as_str() || row.is_counted(route));
@@ -385,7 +385,7 @@ async fn a_slow_leak_loses_no_message() {
         }
     })
     .await;
-    let shown: Value = serde_json::from_str(&server.cli(&["route", "show", "r", "--json"]).await).expect("JSON");
+    let shown: Value = server.json(&["route", "show", "r"]).await;
     let faults = shown["uses"][0]["faults"].as_u64().expect("a count");
     assert!((4..=6).contains(&faults), "{shown}");
     assert_eq!(shown["route"]["dead_lettered"], 0);

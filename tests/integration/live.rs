@@ -46,7 +46,7 @@ async fn fails(server: &TestServer, arguments: &[&str]) -> String {
 }
 
 async fn route(server: &TestServer, name: &str) -> Value {
-    let routes: Value = serde_json::from_str(&server.cli(&["route", "list", "--json"]).await).expect("JSON");
+    let routes: Value = server.json(&["route", "list"]).await;
     let all = routes["routes"].as_array().expect("routes").clone();
     all.into_iter().find(|route| route["name"] == name).unwrap_or_default()
 }
@@ -98,7 +98,7 @@ async fn what_was_defined_while_it_ran_is_there_after_a_restart() {
     publish(&client, "in", 3).await;
     assert_eq!(next(&mut copies).await, 3);
     server.cli(&["queue", "change", "copies", "max_attempts=9"]).await;
-    let shown: Value = serde_json::from_str(&server.cli(&["queue", "show", "copies", "--json"]).await).expect("JSON");
+    let shown: Value = server.json(&["queue", "show", "copies"]).await;
     assert_eq!((&shown["queue"]["attempts_max"], &shown["queue"]["subjects"]), (&9.into(), &json!(["copy.>"])));
     // A queue that a route reads cannot go.
     let said = fails(&server, &["queue", "delete", "in", "--with-messages"]).await;

@@ -2,7 +2,7 @@
 
 use quipu_client::{Client, OutgoingMessage, PublisherOptions, Subscribe};
 use quipu_tests::{TestServer, soon};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::QUIPU;
 
@@ -25,12 +25,8 @@ async fn reject_all(client: &Client, subscription: &str, count: usize) {
     subscriber.close().await.expect("closed");
 }
 
-async fn cli_json(server: &TestServer, arguments: &[&str]) -> Value {
-    serde_json::from_str(&server.cli(&[arguments, &["--json"]].concat()).await).expect("JSON")
-}
-
 async fn messages(server: &TestServer, queue: &str) -> u64 {
-    cli_json(server, &["queue", "show", queue]).await["queue"]["messages"].as_u64().expect("a count")
+    server.json(&["queue", "show", queue]).await["queue"]["messages"].as_u64().expect("a count")
 }
 
 #[tokio::test]
@@ -47,11 +43,11 @@ async fn dead_letters_go_back_to_the_subscriptions_that_gave_them_up() {
     assert_eq!((messages(&server, "q").await, messages(&server, "q-dead").await), (0, 12));
 
     let filter = "headers[\"quipu-dead-subscription\"] == \"billing\" && json.n >= 2";
-    let dry = cli_json(&server, &["queue", "redrive", "q-dead", "--filter", filter, "--dry-run"]).await;
+    let dry = server.json(&["queue", "redrive", "q-dead", "--filter", filter, "--dry-run"]).await;
     assert_eq!(dry["moved"], json!([{ "queue": "q", "subscription": "billing", "count": 4 }]));
     assert_eq!((messages(&server, "q").await, messages(&server, "q-dead").await), (0, 12));
 
-    let moved = cli_json(&server, &["queue", "redrive", "q-dead", "--filter", filter, "--rate", "1000"]).await;
+    let moved = server.json(&["queue", "redrive", "q-dead", "--filter", filter, "--rate", "1000"]).await;
     assert_eq!((&moved["moved"], &moved["refused_count"]), (&dry["moved"], &0.into()));
     assert_eq!((messages(&server, "q").await, messages(&server, "q-dead").await), (4, 8));
     let table = server.cli(&["queue", "redrive", "q-dead", "--id", "m0", "--limit", "1"]).await;
@@ -65,7 +61,7 @@ async fn dead_letters_go_back_to_the_subscriptions_that_gave_them_up() {
         delivery.ack().await.expect("settled");
     }
     // Nothing of it is for the other.
-    let ledger = cli_json(&server, &["ledger", "q"]).await;
+    let ledger = server.json(&["ledger", "q"]).await;
     for (subscription, redriven) in [("billing", 5), ("shipping", 0)] {
         let all = ledger["subscriptions"].as_array().expect("a list");
         let found = all.iter().find(|s| s["subscription"] == subscription).expect("it is there");
@@ -76,7 +72,7 @@ async fn dead_letters_go_back_to_the_subscriptions_that_gave_them_up() {
     client.subscribe(Subscribe::new("q-dead", "x")).await.expect("a subscriber").close().await.expect("closed");
     let publisher = client.publisher(PublisherOptions::default()).await.expect("a publisher");
     publisher.publish(OutgoingMessage::new("q-dead", "stray").id("stray")).await.expect("sent").await.expect("stored");
-    let stray = cli_json(&server, &["queue", "redrive", "q-dead", "--id", "stray"]).await;
+    let stray = server.json(&["queue", "redrive", "q-dead", "--id", "stray"]).await;
     assert_eq!((&stray["moved"], &stray["refused_count"]), (&json!([]), &1.into()), "{stray}");
 }
 
@@ -106,7 +102,7 @@ async fn the_ledger_balances_while_messages_come_and_go() {
     });
     let mut looks = 0;
     while !(publishing.is_finished() && consuming.is_finished()) {
-        let ledger = cli_json(&server, &["ledger"]).await;
+        let ledger = server.json(&["ledger"]).await;
         for subscription in ledger["subscriptions"].as_array().expect("a list") {
             assert_eq!(subscription["came"], subscription["accounted"], "{subscription}");
         }
@@ -143,7 +139,7 @@ async fn a_copy_made_while_running_opens_as_a_store() {
         delivery.ack_later().await.expect("settled");
     }
     subscriber.close().await.expect("closed");
-    assert_eq!(cli_json(&copy, &["queue", "show", "q"]).await["queue"]["messages"], 0);
+    assert_eq!(copy.json(&["queue", "show", "q"]).await["queue"]["messages"], 0);
     assert!(server.cli(&["store", "compact"]).await.starts_with("state file: "));
 }
 
@@ -179,7 +175,7 @@ async fn a_damaged_store_is_named_and_what_is_left_of_it_is_saved() {
 async fn a_router_that_works_is_ready() {
     let server = TestServer::start(QUIPU, "[queue.q]\n").await;
     assert!(server.cli(&["status"]).await.starts_with("ready\n"));
-    let status = cli_json(&server, &["status"]).await;
+    let status = server.json(&["status"]).await;
     assert_eq!((&status["ready"], &status["reasons"]), (&true.into(), &json!([])));
 }
 

@@ -61,10 +61,6 @@ async fn push(server: &TestServer, label: &str, process: &str, arguments: &[&str
     said
 }
 
-async fn json_of(server: &TestServer, arguments: &[&str]) -> Value {
-    serde_json::from_str(&server.cli(&[arguments, &["--json"]].concat()).await).expect("JSON")
-}
-
 /// Exit code and standard error.
 async fn failed(server: &TestServer, arguments: &[&str]) -> String {
     let output = server.cli_output(arguments).await;
@@ -138,7 +134,7 @@ async fn a_route_waits_for_its_plugin_and_serves_what_is_deployed() {
     assert!(said.contains("(probed)            undo: quipu plugin rollback p --route r"), "{said}");
     assert_eq!(serves(&client, 2).await, "two");
 
-    let back = json_of(&server, &["plugin", "rollback", "p", "--route", "r"]).await;
+    let back = server.json(&["plugin", "rollback", "p", "--route", "r"]).await;
     assert_eq!((&back["version"]["label"], &back["previous"]["label"]), (&json!("1.0.0"), &json!("1.1.0")), "{back}");
     assert_eq!(serves(&client, 3).await, "one");
     server.cli(&["plugin", "rollback", "p", "--route", "r", "--to", "1.1.0"]).await;
@@ -149,7 +145,7 @@ async fn a_route_waits_for_its_plugin_and_serves_what_is_deployed() {
     server.restart().await;
     let client = server.client().await;
     assert_eq!(serves(&client, 5).await, "two", "what was deployed serves after a restart");
-    let list = json_of(&server, &["plugin", "list"]).await;
+    let list = server.json(&["plugin", "list"]).await;
     let of =
         |tag: &str| list["plugins"].as_array().expect("a list").iter().find(|v| v["tag"] == tag).expect("it is there");
     assert_eq!((&of("1.1.0")["routes"], &of("1.0.0")["routes"]), (&json!(["r"]), &json!([])));
@@ -316,7 +312,7 @@ async fn under_load_nothing_is_lost_and_nothing_comes_twice() {
     let mut swaps = 0;
     while !publishing.is_finished() || swaps < 4 {
         let version = ["p@two", "p@one"][swaps % 2];
-        let report = json_of(&server, &["plugin", "deploy", version, "--route", "r"]).await;
+        let report = server.json(&["plugin", "deploy", version, "--route", "r"]).await;
         assert_eq!((&report["ledger"]["lost"], &report["ledger"]["twice"]), (&json!(0), &json!(0)), "{report}");
         assert_eq!(report["probed"], true, "{report}");
         swaps += 1;
@@ -325,7 +321,7 @@ async fn under_load_nothing_is_lost_and_nothing_comes_twice() {
     let (seen, by) = consuming.await.expect("consumed");
     assert!(seen.iter().all(|count| *count == 1), "each exactly once");
     assert_eq!(by.keys().collect::<Vec<_>>(), ["one", "two"], "both had some: {by:?}");
-    let ledger = json_of(&server, &["ledger", "q"]).await;
+    let ledger = server.json(&["ledger", "q"]).await;
     assert_eq!(
         (&ledger["subscriptions"][0]["balanced"], &ledger["subscriptions"][0]["counts"]["acked"]),
         (&json!(true), &json!(COUNT))
@@ -417,7 +413,7 @@ async fn compiling_has_limits_and_harms_nobody() {
     // Of processor time; where others take most of that, of time on the clock.
     assert!(error.contains("compiling takes more than ") && error.contains("`plugins.compile_time`"), "{error}");
     assert_eq!(serves(&client, 0).await, "one");
-    assert_eq!(json_of(&server, &["plugin", "list"]).await["plugins"].as_array().map(Vec::len), Some(1));
+    assert_eq!(server.json(&["plugin", "list"]).await["plugins"].as_array().map(Vec::len), Some(1));
 }
 
 #[tokio::test]
@@ -484,7 +480,7 @@ async fn what_plugins_say_and_fail_on_is_told() {
     publish(&client, [1, 2]).await;
     let traps = soon("two traps", async {
         loop {
-            let traps = json_of(&server, &["plugin", "traps", "p"]).await;
+            let traps = server.json(&["plugin", "traps", "p"]).await;
             if traps["traps"][0]["count"] == 2 {
                 return traps;
             }
@@ -503,7 +499,7 @@ async fn what_plugins_say_and_fail_on_is_told() {
     assert!(metrics.contains("code=\"unreachable\"} 2\n") && metrics.ends_with("# EOF\n"), "{metrics}");
     let shown = server.cli(&["route", "show", "r"]).await;
     assert!(shown.contains("state         running") && shown.contains("unreachable 2"), "{shown}");
-    let show = json_of(&server, &["plugin", "show", "p"]).await;
+    let show = server.json(&["plugin", "show", "p"]).await;
     assert_eq!(
         (&show["uses"][0]["calls"], &show["uses"][0]["faults_by"]["unreachable"]),
         (&json!(2), &json!(2)),

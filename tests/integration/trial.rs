@@ -346,7 +346,7 @@ async fn messages_of_a_queue_are_tried_and_stay_there() {
     let failed = server.cli_output(&["plugin", "test", file, "--from-queue", "r"]).await;
     let error = String::from_utf8_lossy(&failed.stderr).into_owned();
     assert!(error.contains("there is no queue \"r\""), "{error}");
-    let left: Value = serde_json::from_str(&server.cli(&["queue", "list", "--json"]).await).expect("JSON");
+    let left: Value = server.json(&["queue", "list"]).await;
     assert_eq!(left["queues"][0]["messages"], 6, "{left}");
 }
 
@@ -375,9 +375,7 @@ async fn a_project_is_pushed_with_its_name_its_version_and_its_cases() {
     let project = marker();
     let file = project.path().join(".quipu/marker.wasm").display().to_string();
     let push = async |more: &[&str]| server.cli(&[&["plugin", "push", &file], more].concat()).await;
-    let shown = async |name: &str| -> Value {
-        serde_json::from_str(&server.cli(&["plugin", "show", name, "--json"]).await).expect("JSON")
-    };
+    let shown = async |name: &str| -> Value { server.json(&["plugin", "show", name]).await };
     let cases = |shown: &Value| shown["versions"][0]["cases"].as_array().cloned().expect("a list");
     assert!(push(&[]).await.starts_with("pushed marker@1.4.0 ("));
     let found = cases(&shown("marker").await);

@@ -203,6 +203,15 @@ impl TestServer {
         String::from_utf8(output.stdout).expect("text")
     }
 
+    /// As [`TestServer::cli`] with `--json`: what it printed.
+    ///
+    /// # Panics
+    ///
+    /// Where it fails, or prints no JSON.
+    pub async fn json(&self, arguments: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.cli(&[arguments, &["--json"]].concat()).await).expect("JSON")
+    }
+
     /// As [`TestServer::cli`], whatever it comes to.
     ///
     /// # Panics
