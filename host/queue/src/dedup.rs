@@ -125,6 +125,11 @@ impl Dedup {
         }
     }
 
+    /// When the oldest that is remembered came, in Unix milliseconds.
+    pub(crate) fn oldest_ms(&self) -> Option<u64> {
+        self.ring.first().map(|(_, first)| first.time_ms)
+    }
+
     /// Those added since this was last called, as a checkpoint's row; empty when there are none.
     pub(crate) fn take_fresh(&mut self) -> Vec<u8> {
         let fresh = std::mem::take(&mut self.fresh);

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{CHUNKS, CheckpointError, DEDUP, FORMAT, INDEX, META, Meta, PUBLISHERS, QUEUES, RECORDS, read, with_table};
 use crate::chunk::{Chunk, seal};
 use crate::commit::{Offset, QueueId, Stored};
-use crate::dedup::{self, WINDOW_MS};
+use crate::dedup;
 use crate::legacy;
 use crate::offsets::OffsetSet;
 use crate::state::{ChunkInfo, Publisher, QueueRow, State};
@@ -26,8 +26,8 @@ pub struct Frozen {
     pub(crate) clean: bool,
     /// Whether the file gives room back afterwards.
     pub(crate) shrink: bool,
-    /// Rows of ids that are past their window at this time go, in Unix milliseconds.
-    pub(crate) ids_at_ms: u64,
+    /// When the oldest id that is remembered came, in Unix milliseconds: rows of older ones go.
+    oldest_id_ms: Option<u64>,
     /// The format of the file, where it is an earlier one.
     pub(crate) upgrade: Option<u32>,
     queue_next: u32,
@@ -87,7 +87,7 @@ impl Frozen {
             position,
             time_ms: state.time_ms,
             store_id,
-            ids_at_ms: state.time_ms,
+            oldest_id_ms: state.dedup.oldest_ms(),
             clean: false,
             shrink: false,
             upgrade: None,
@@ -141,14 +141,14 @@ impl Frozen {
         Ok(written)
     }
 
-    /// One row for the fresh ids; rows whose newest id has left the window go.
+    /// One row for the fresh ids; rows of which memory remembers none go.
     fn write_dedup(&self, transaction: &WriteTransaction) -> Result<(), CheckpointError> {
         with_table(transaction, DEDUP, |table| {
             let mut old = Vec::new();
             for row in table.iter().map_err(redb::Error::from)? {
                 let (key, row) = row.map_err(redb::Error::from)?;
                 let packed: serde_bytes::ByteBuf = read("dedup", key.value(), row.value())?;
-                if dedup::newest_ms(&packed).is_some_and(|ms| ms + WINDOW_MS > self.ids_at_ms) {
+                if dedup::newest_ms(&packed) >= Some(self.oldest_id_ms.unwrap_or(u64::MAX)) {
                     break;
                 }
                 old.push(key.value());

@@ -246,9 +246,6 @@ impl Engine {
         let mut frozen = Frozen::new(&mut self.state, self.applied, self.store_id);
         frozen.clean = clean;
         frozen.shrink = std::mem::take(&mut self.shrink_asked) || (roomy && self.wants_to_shrink());
-        if roomy {
-            frozen.ids_at_ms = frozen.ids_at_ms.max(now.ms);
-        }
         let asked = std::mem::take(&mut self.checkpoint_asked);
         self.checkpoint = Some(Checkpoint { begun: frozen.begun(), asked, began_us: now.us, clean });
         self.checkpoint_due_us = None;
