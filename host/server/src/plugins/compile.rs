@@ -210,6 +210,12 @@ fn failure(source: &str, status: ExitStatus, error: &str, limits: CompileLimits)
         anyhow!("{source}: compiling takes more than {time} of processor time (`plugins.compile_time`)")
     } else if error.contains("memory allocation of") || error.contains("Cannot allocate memory") {
         anyhow!("{source}: compiling takes more than {memory} of memory (`plugins.compile_memory`)")
+    } else if error.contains("Resource temporarily unavailable") {
+        // What a thread that finds no room for its stack is told (`pthread_create`, `EAGAIN`), and one too many as well.
+        anyhow!(
+            "{source}: no thread for compiling: it takes more than {memory} of memory (`plugins.compile_memory`), or the \
+             system has as many processes as it may"
+        )
     } else if status.code() == Some(1) && !error.is_empty() {
         anyhow!("{error}")
     } else if status.success() {
@@ -223,4 +229,18 @@ fn failure(source: &str, status: ExitStatus, error: &str, limits: CompileLimits)
 
 fn human(time: Duration) -> String {
     humantime::format_duration(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the standard library says of a thread that was not made, as it came from a process at its limit.
+    #[test]
+    fn a_thread_without_room_for_its_stack_is_a_matter_of_memory() {
+        let limits = CompileLimits { time: Duration::from_secs(1), memory_bytes: 384 << 20 };
+        let said = "large.wasm cannot be compiled now: Resource temporarily unavailable (os error 11)";
+        let failed = failure("large.wasm", ExitStatus::from_raw(1 << 8), said, limits).to_string();
+        assert!(failed.contains("384MiB") && failed.contains("`plugins.compile_memory`"), "{failed}");
+    }
 }
